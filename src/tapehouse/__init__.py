@@ -1,0 +1,1 @@
+"""A market-data server that you run yourself."""
