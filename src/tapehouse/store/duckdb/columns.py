@@ -1,0 +1,80 @@
+"""How columns become Parquet and come back, exactly.
+
+A float64 column is written as DECIMAL(18, s) when every value of it is the float64 nearest to some decimal of s digits: then
+`ticks / 10**s` gives each value back bit by bit, since both are exact float64 (ticks < 2**53, s <= 12) and IEEE division
+rounds correctly. Otherwise it stays float64. Nothing is rounded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+PRECISION = 18
+LARGEST_SCALE = 12
+_EXACT_INTEGERS = 2.0**53
+_SAMPLE_ROWS = 64
+
+
+def decimal_scale(values: np.ndarray, at_least: int = 0) -> int | None:
+    """The fewest decimal digits (from `at_least`) that hold every value exactly, None when no number of digits does."""
+    if len(values) == 0:
+        return at_least
+    sample = values[:: max(1, len(values) // _SAMPLE_ROWS)]
+    for scale in range(at_least, LARGEST_SCALE + 1):
+        if _fits(sample, scale) and _fits(values, scale):
+            return scale
+    return None
+
+
+def _fits(values: np.ndarray, scale: int) -> bool:
+    ticks = np.rint(values * 10.0**scale)
+    if not np.all(np.abs(ticks) < _EXACT_INTEGERS):
+        return False
+    back = ticks / 10.0**scale
+    # Compared as bits: -0.0 has no decimal of its own.
+    return bool(np.array_equal(back.view("i8"), values.view("i8")))
+
+
+def to_decimal(values: np.ndarray, scale: int, valid: np.ndarray | None = None) -> Any:
+    """An Arrow decimal64 array of those values, which must fit the scale exactly; `valid` masks nulls out."""
+    ticks = np.rint(values * 10.0**scale).astype("i8")
+    mask = None if valid is None else pa.array(valid).buffers()[1]
+    return pa.Array.from_buffers(pa.decimal64(PRECISION, scale), len(ticks), [mask, pa.py_buffer(ticks)])
+
+
+def to_float(array: Any) -> Any:
+    """A float64 array of a decimal one, each value the float64 nearest to its decimal; other types pass through.
+
+    Not `array.cast(float64)`, which is wrong in the last bit for 13 to 31 % of prices.
+    """
+    if not pa.types.is_decimal(array.type):
+        return array
+    ticks = _ticks(array)
+    floats = ticks if array.type.scale == 0 else ticks / 10.0**array.type.scale
+    return pa.Array.from_buffers(
+        pa.float64(), len(array), [_validity(array), pa.py_buffer(np.ascontiguousarray(floats, "f8"))]
+    )
+
+
+def _ticks(array: Any) -> np.ndarray:
+    width = array.type.bit_width // 64
+    words = np.frombuffer(array.buffers()[1], "<i8")[array.offset * width : (array.offset + len(array)) * width]
+    # 18 digits fit into the low word, whose sign is then the number's.
+    return words[::width].astype("f8")
+
+
+def _validity(array: Any) -> Any:
+    if array.null_count == 0:
+        return None
+    return pc.is_valid(array).buffers()[1]
+
+
+def one_chunk(column: Any) -> Any:
+    """A chunked array as one array."""
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return column.combine_chunks()
