@@ -82,9 +82,9 @@ def composes(name: str) -> bool:
 
 def allowed(importer: str, imported: str) -> bool:
     """Whether the rule of docs/design/package.md lets one module import the other."""
-    if imported in FOUNDATION:
+    if stage(imported) in FOUNDATION:
         return True
-    if importer in FOUNDATION:
+    if stage(importer) in FOUNDATION:
         return False
     if composes(importer):
         return not composes(imported) or stage(importer) in {stage(imported), "cli"}
