@@ -237,10 +237,20 @@ def measure_group(members: Sequence[tuple[Rows, np.ndarray]], measures: Sequence
     low and close: a group has no price.
     """
     check_measures(measures, GROUP_MEASURES)
-    needed = [*measures, *(name for name in ("volume", "vwap") if name not in measures)]
-    measured = [measure(rows, edges, needed) for rows, edges in members]
-    buckets = np.unique(np.concatenate([m.buckets for m in measured])) if measured else np.empty(0, np.int64)
-    return Measured(buckets, {name: _of_members(name, buckets, measured) for name in measures})
+    needed = member_measures(measures)
+    return combine([measure(rows, edges, needed) for rows, edges in members], measures)
+
+
+def member_measures(measures: Sequence[str]) -> list[str]:
+    """What must be measured of each member so that `combine` can make these measures of their group."""
+    return [*measures, *(name for name in ("volume", "vwap") if name not in measures)]
+
+
+def combine(members: Sequence[Measured], measures: Sequence[str]) -> Measured:
+    """Measures of a group, given the `member_measures` of each member; see `measure_group`."""
+    check_measures(measures, GROUP_MEASURES)
+    buckets = np.unique(np.concatenate([m.buckets for m in members])) if members else np.empty(0, np.int64)
+    return Measured(buckets, {name: _of_members(name, buckets, members) for name in measures})
 
 
 def _of_members(name: str, buckets: np.ndarray, members: Sequence[Measured]) -> np.ndarray:

@@ -1,0 +1,462 @@
+"""The store in memory: docs/design/versions.md in plain Python, which every other store is compared with.
+
+It keeps every version of every row in lists, looks at all of a symbol's keys for a read, and forgets all when the
+process ends. Clear and exact; quick enough for tests, demonstrations and some hundred thousand rows.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from msgspec import structs
+
+from tapehouse.errors import Conflict, InvalidRequest, NotFound
+from tapehouse.model import (
+    MAX_TIME_NS,
+    MIN_TIME_NS,
+    Change,
+    Commit,
+    Instrument,
+    Interval,
+    Kind,
+    OnConflict,
+    read_schema,
+)
+from tapehouse.store.aggregate import aggregate_by_reading
+from tapehouse.store.base import Aggregation, Capability, Edges, Reading, Selection, Series
+from tapehouse.store.tables import VALUES, check_interval, conform
+
+Row = dict[str, Any]
+"""A row's columns but its symbol; `timestamp` is int64 nanoseconds, what is absent is null."""
+
+Identity = tuple[Any, ...]
+"""What tells rows of a series apart: the timestamp; of trades and quotes also source and id, or values and ordinal."""
+
+_BATCH_ROWS = 65_536
+_log = logging.getLogger(__name__)
+
+
+class SeriesKey(NamedTuple):
+    """The rows of one kind, interval and symbol."""
+
+    kind: Kind
+    interval: Interval | None
+    symbol: str
+
+
+class Version(NamedTuple):
+    """A row as one commit wrote it, `place` rows into that commit; `lost` if it never was current."""
+
+    commit: int
+    place: int
+    lost: bool
+    row: Row
+
+
+class Delete(NamedTuple):
+    """All versions before that commit, with a timestamp in `[start, end)`, are hidden from it on."""
+
+    commit: int
+    start: int
+    end: int
+
+
+class Written(NamedTuple):
+    """An incoming row, and what becomes of it: inserted, replaced, unchanged or rejected."""
+
+    place: int
+    row: Row
+    verdict: str
+
+
+class Records:
+    """Every version and every delete of one series; knows which version a read sees."""
+
+    def __init__(self) -> None:
+        self.versions: dict[Identity, list[Version]] = {}
+        self.deletes: list[Delete] = []
+
+    def visible(self, identity: Identity, as_of: int) -> list[Version]:
+        """The versions that a read as of that commit may choose from, oldest first."""
+        hidden = max(
+            (d.commit for d in self.deletes if d.commit <= as_of and d.start <= identity[0] < d.end), default=0
+        )
+        return [version for version in self.versions.get(identity, ()) if hidden < version.commit <= as_of]
+
+    def current(self, identity: Identity, as_of: int) -> Version | None:
+        """The newest version that is not lost."""
+        return next((version for version in reversed(self.visible(identity, as_of)) if not version.lost), None)
+
+    def newest_of(self, source: str, identity: Identity, as_of: int) -> Version | None:
+        """That source's newest version, lost or not; in one commit one that is not lost counts as the newer."""
+        own = [version for version in self.visible(identity, as_of) if version.row["source"] == source]
+        return max(own, key=lambda version: (version.commit, not version.lost, version.place), default=None)
+
+    def read(
+        self, as_of: int, source: str | None = None, start: int = MIN_TIME_NS, end: int = MAX_TIME_NS
+    ) -> list[Version]:
+        """One version of each key in the span that has one, by time, commit and place in the commit."""
+        inside = [identity for identity in self.versions if start <= identity[0] < end]
+        if source is None:
+            found = [self.current(identity, as_of) for identity in inside]
+        else:
+            found = [self.newest_of(source, identity, as_of) for identity in inside]
+        seen = [version for version in found if version is not None]
+        return sorted(seen, key=lambda version: (version.row["timestamp"], version.commit, version.place))
+
+
+class MemoryStore:
+    """A store that lives as long as its process."""
+
+    capabilities = frozenset({Capability.VERSIONS, Capability.ANNOUNCES, Capability.INSTRUMENTS})
+
+    def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
+        self._clock = clock
+        self._series: dict[SeriesKey, Records] = {}
+        self._commits: list[Commit] = []
+        self._instruments: dict[str, Instrument] = {}
+        self._listeners: list[Callable[[Change], None]] = []
+        # One writer at a time, its announcements included; `_lock` only guards the few lines that touch the rows, so
+        # that a listener may wait for somebody who reads.
+        self._writing = threading.RLock()
+        self._lock = threading.RLock()
+
+    def write(
+        self,
+        kind: Kind,
+        table: pa.Table,
+        *,
+        interval: Interval | None = None,
+        on_conflict: OnConflict = OnConflict.REPLACE,
+        prefer: Sequence[str] = (),
+        source: str | None = None,
+        batch: str | None = None,
+    ) -> Commit:
+        """See `Store.write`."""
+        rows = _rows(conform(kind, table, interval, source))
+        with self._writing:
+            with self._lock:
+                written = self._judge(kind, interval, rows, on_conflict, prefer)
+                commit, change = self._store(kind, interval, written, batch)
+            self._announce(change)
+        return commit
+
+    def read(self, selection: Selection) -> Reading:
+        """See `Store.read`."""
+        schema = read_schema(selection.kind, selection.columns)
+        check_interval(selection.kind, selection.interval)
+        if selection.limit is not None and selection.limit < 0:
+            raise InvalidRequest(f"a limit is 0 or more, not {selection.limit}", limit=selection.limit)
+        with self._lock:
+            as_of = self._check_as_of(selection.as_of)
+            rows = list(islice(self._select(selection, as_of), selection.limit))
+        return Reading(schema, as_of, _batches(rows, schema))
+
+    def latest(
+        self,
+        kind: Kind,
+        symbols: Sequence[str] | None = None,
+        *,
+        interval: Interval | None = None,
+        columns: tuple[str, ...] | None = None,
+    ) -> pa.Table:
+        """See `Store.latest`."""
+        schema = read_schema(kind, columns)
+        check_interval(kind, interval)
+        with self._lock:
+            names = self._symbols_of(kind, interval, symbols)
+            selections = [Selection(kind=kind, interval=interval, symbols=(name,), newest_first=True) for name in names]
+            rows = [row for one in selections for row in islice(self._select(one, self.head()), 1)]
+        return pa.Table.from_batches(list(_batches(rows, schema)), schema=schema)
+
+    def aggregate(self, selection: Selection, edges: Edges, aggregation: Aggregation) -> pa.Table:
+        """See `Store.aggregate`."""
+        return aggregate_by_reading(self.read, selection, edges, aggregation)
+
+    def symbols(self) -> list[str]:
+        """See `Store.symbols`."""
+        return sorted({series.symbol for series in self.coverage()})
+
+    def coverage(self, kind: Kind | None = None, symbols: Sequence[str] | None = None) -> list[Series]:
+        """See `Store.coverage`."""
+        covered = []
+        with self._lock:
+            for key, records in self._series.items():
+                wanted = kind in (None, key.kind) and (symbols is None or key.symbol in symbols)
+                if wanted and (found := records.read(self.head())):
+                    first, last = found[0].row["timestamp"], found[-1].row["timestamp"]
+                    covered.append(Series(**key._asdict(), first=first, last=last, rows=len(found)))
+        kinds, intervals = list(Kind), [None, *Interval]
+        return sorted(covered, key=lambda s: (s.symbol, kinds.index(s.kind), intervals.index(s.interval)))
+
+    def delete(
+        self,
+        kind: Kind,
+        symbols: Sequence[str],
+        *,
+        interval: Interval | None = None,
+        start: int = MIN_TIME_NS,
+        end: int = MAX_TIME_NS,
+        batch: str | None = None,
+    ) -> Commit:
+        """See `Store.delete`."""
+        check_interval(kind, interval)
+        with self._writing:
+            with self._lock:
+                hidden = {
+                    name: len(self._series[SeriesKey(kind, interval, name)].read(self.head(), start=start, end=end))
+                    for name in self._symbols_of(kind, interval, symbols)
+                }
+                proposed = Commit(
+                    number=self.head(),
+                    recorded=self._recorded(),
+                    kind=kind,
+                    interval=interval,
+                    batch=batch,
+                    action="delete",
+                    deleted=sum(hidden.values()),
+                )
+                names = {name for name, rows in hidden.items() if rows}
+                commit, change = self._commit(proposed, names, start, end)
+                for name in names:
+                    self._series[SeriesKey(kind, interval, name)].deletes.append(Delete(commit.number, start, end))
+            self._announce(change)
+        return commit
+
+    def stats(self) -> dict[str, Any]:
+        """See `Store.stats`."""
+        with self._lock:
+            return {
+                "store": "memory",
+                "commit": self.head(),
+                "symbols": len({key.symbol for key in self._series}),
+                "series": len(self._series),
+                "versions": sum(len(found) for records in self._series.values() for found in records.versions.values()),
+            }
+
+    def head(self) -> int:
+        """See `Versions.head`."""
+        return len(self._commits)
+
+    def commit_at(self, time: int) -> int:
+        """See `Versions.commit_at`."""
+        with self._lock:
+            return sum(commit.recorded <= time for commit in self._commits)
+
+    def commits(self, *, after: int = 0, limit: int = 100) -> list[Commit]:
+        """See `Versions.commits`."""
+        with self._lock:
+            return self._commits[max(after, 0) :][:limit]
+
+    def subscribe(self, listener: Callable[[Change], None]) -> Callable[[], None]:
+        """See `Announces.subscribe`; the writer's thread calls the listener, whose errors are logged."""
+        with self._lock:
+            self._listeners = [*self._listeners, listener]
+        return lambda: self._unsubscribe(listener)
+
+    def instruments(self) -> list[Instrument]:
+        """See `KeepsInstruments.instruments`."""
+        with self._lock:
+            return sorted(self._instruments.values(), key=lambda instrument: instrument.pattern)
+
+    def put_instruments(self, instruments: Sequence[Instrument]) -> None:
+        """See `KeepsInstruments.put_instruments`."""
+        with self._lock:
+            self._instruments |= {instrument.pattern: instrument for instrument in instruments}
+
+    def close(self) -> None:
+        """See `Closes.close`; nothing is held."""
+
+    def _check_as_of(self, as_of: int | None) -> int:
+        head = self.head()
+        if as_of is not None and not 0 <= as_of <= head:
+            raise NotFound(f"there is no commit {as_of}; the newest is {head}", commit=as_of)
+        return head if as_of is None else as_of
+
+    def _symbols_of(self, kind: Kind, interval: Interval | None, symbols: Sequence[str] | None) -> list[str]:
+        """The symbols asked for (None: all) that have such a series, sorted."""
+        known = {key.symbol for key in self._series if (key.kind, key.interval) == (kind, interval)}
+        return sorted(known if symbols is None else known & set(symbols))
+
+    def _select(self, selection: Selection, as_of: int) -> Iterator[Row]:
+        """The rows asked for, in order, without the limit."""
+        for symbol in self._symbols_of(selection.kind, selection.interval, selection.symbols):
+            if selection.after is not None and symbol < selection.after.symbol:
+                continue
+            records = self._series[SeriesKey(selection.kind, selection.interval, symbol)]
+            found = records.read(as_of, selection.source, selection.start, selection.end)
+            rows = [{"symbol": symbol, "commit": version.commit, **version.row} for version in found]
+            yield from _after(selection, symbol, rows[::-1] if selection.newest_first else rows)
+
+    def _judge(
+        self, kind: Kind, interval: Interval | None, rows: list[Row], on_conflict: OnConflict, prefer: Sequence[str]
+    ) -> dict[SeriesKey, dict[Identity, list[Written]]]:
+        """What becomes of each row, by series and key."""
+        incoming: dict[SeriesKey, dict[Identity, list[Written]]] = {}
+        for place, row in enumerate(rows):
+            keys = incoming.setdefault(SeriesKey(kind, interval, row.pop("symbol")), {})
+            keys.setdefault(_identity(kind, row), []).append(Written(place, row, "rejected"))
+        for series, keys in incoming.items():
+            records = self._series.get(series) or Records()
+            for identity, candidates in keys.items():
+                keys[identity] = _judge_key(records, identity, candidates, on_conflict, prefer, self.head())
+                if on_conflict is OnConflict.ERROR and any(
+                    written.verdict in ("replaced", "rejected") for written in keys[identity]
+                ):
+                    raise Conflict(
+                        f"{kind} of {series.symbol} at {identity[0]} ns differ from what is stored or from one another",
+                        symbol=series.symbol,
+                        timestamp=identity[0],
+                    )
+        return incoming
+
+    def _store(
+        self,
+        kind: Kind,
+        interval: Interval | None,
+        incoming: dict[SeriesKey, dict[Identity, list[Written]]],
+        batch: str | None,
+    ) -> tuple[Commit, Change | None]:
+        """Add what is new as versions of the next commit."""
+        judged = [(s, i, written) for s, keys in incoming.items() for i, found in keys.items() for written in found]
+        new = [(s, i, written) for s, i, written in judged if written.verdict != "unchanged"]
+        times = [identity[0] for _, identity, _ in new] or [0]
+        counts = Counter(written.verdict for _, _, written in judged)
+        proposed = Commit(
+            number=self.head(),
+            recorded=self._recorded(),
+            kind=kind,
+            interval=interval,
+            batch=batch,
+            inserted=counts["inserted"],
+            replaced=counts["replaced"],
+            unchanged=counts["unchanged"],
+            rejected=counts["rejected"],
+        )
+        commit, change = self._commit(proposed, {s.symbol for s, _, _ in new}, min(times), max(times) + 1)
+        for series, identity, written in new:
+            versions = self._series.setdefault(series, Records()).versions.setdefault(identity, [])
+            versions.append(Version(commit.number, written.place, written.verdict == "rejected", written.row))
+        return commit, change
+
+    def _recorded(self) -> int:
+        return self._commits[-1].recorded if self._commits else 0
+
+    def _commit(self, proposed: Commit, symbols: set[str], start: int, end: int) -> tuple[Commit, Change | None]:
+        """The next commit and what to announce; without symbols nothing changed, and the head stays."""
+        if not symbols:
+            return structs.replace(proposed, batch=None), None
+        recorded = max(self._clock(), self._recorded() + 1)
+        commit = structs.replace(proposed, number=self.head() + 1, recorded=recorded, start=start, end=end)
+        self._commits.append(commit)
+        return commit, Change(
+            commit=commit.number,
+            kind=commit.kind,
+            interval=commit.interval,
+            symbols=tuple(sorted(symbols)),
+            start=start,
+            end=end,
+        )
+
+    def _announce(self, change: Change | None) -> None:
+        if change is None:
+            return
+        for listener in self._listeners:
+            try:
+                listener(change)
+            except Exception:  # noqa: BLE001 the write stands, and the next listener has a right to hear of it
+                _log.exception("a listener failed on %s", change)
+
+    def _unsubscribe(self, listener: Callable[[Change], None]) -> None:
+        with self._lock:
+            self._listeners = [known for known in self._listeners if known is not listener]
+
+
+def _rows(table: pa.Table) -> list[Row]:
+    """The table as rows; times as integers, since Python's have no nanoseconds."""
+    place = table.column_names.index("timestamp")
+    rows: list[Row] = table.set_column(place, "timestamp", table["timestamp"].cast(pa.int64())).to_pylist()
+    return rows
+
+
+def _identity(kind: Kind, row: Row) -> Identity:
+    if kind is Kind.BARS:
+        return (row["timestamp"],)
+    if row.get("id") is not None:
+        return row["timestamp"], row["source"], row["id"]
+    return row["timestamp"], row["source"], None, *(row[name] for name in VALUES[kind]), row["ordinal"]
+
+
+def _same(one: Row, other: Row) -> bool:
+    """Whether two rows have the same values and source; an absent column is null."""
+    return all(one.get(name) == other.get(name) for name in one.keys() | other.keys())
+
+
+def _judge_key(
+    records: Records,
+    identity: Identity,
+    candidates: list[Written],
+    on_conflict: OnConflict,
+    prefer: Sequence[str],
+    head: int,
+) -> list[Written]:
+    """What becomes of the rows that a table has for one key."""
+    current = records.current(identity, head)
+    # The first candidate has the best claim: of equal rank the last that was written, under `keep` the first.
+    candidates = candidates if on_conflict is OnConflict.KEEP else candidates[::-1]
+    if on_conflict is OnConflict.PREFER:
+        candidates = sorted(candidates, key=lambda written: _rank(written.row, prefer))
+    judged: list[Written] = []
+    for candidate in candidates:
+        if any(_same(candidate.row, earlier.row) for earlier in judged):
+            verdict = "unchanged"
+        elif not judged and current is None:
+            verdict = "inserted"
+        elif not judged and current is not None and _same(candidate.row, current.row):
+            verdict = "unchanged"
+        elif not judged and current is not None and _wins(candidate.row, current.row, on_conflict, prefer):
+            verdict = "replaced"
+        else:
+            own = records.newest_of(candidate.row["source"], identity, head)
+            verdict = "unchanged" if own is not None and _same(candidate.row, own.row) else "rejected"
+        judged.append(candidate._replace(verdict=verdict))
+    return judged
+
+
+def _wins(row: Row, current: Row, on_conflict: OnConflict, prefer: Sequence[str]) -> bool:
+    if on_conflict is OnConflict.PREFER:
+        return _rank(row, prefer) <= _rank(current, prefer)
+    return on_conflict is not OnConflict.KEEP
+
+
+def _rank(row: Row, prefer: Sequence[str]) -> int:
+    """The place of the row's source in the order of preference; sources that are not in it share the last."""
+    return prefer.index(row["source"]) if row["source"] in prefer else len(prefer)
+
+
+def _after(selection: Selection, symbol: str, rows: list[Row]) -> Iterator[Row]:
+    """The rows of one symbol that come after the place where the page before ended."""
+    after = selection.after
+    if after is None or symbol != after.symbol:
+        yield from rows
+        return
+    nth, before = -1, None
+    for row in rows:
+        nth, before = (nth + 1 if row["timestamp"] == before else 0), row["timestamp"]
+        further = row["timestamp"] < after.timestamp if selection.newest_first else row["timestamp"] > after.timestamp
+        if further or (row["timestamp"] == after.timestamp and nth > after.nth):
+            yield row
+
+
+def _batches(rows: list[Row], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for start in range(0, len(rows), _BATCH_ROWS):
+        part = rows[start : start + _BATCH_ROWS]
+        arrays = [pa.array([row.get(field.name) for row in part], field.type) for field in schema]
+        yield pa.record_batch(arrays, schema=schema)
