@@ -1,0 +1,85 @@
+"""URL scheme -> "module:Class". A backend's module, and the driver behind it, is imported only when it is chosen."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tapehouse.errors import InvalidSetting, MissingExtra
+from tapehouse.store.base import Store
+
+
+class Backend(NamedTuple):
+    """Where a backend's class is, how its arguments are read from a URL, and the extra that brings its driver."""
+
+    target: str
+    arguments: Callable[[str, str], tuple[Any, ...]]
+    extra: str | None = None
+
+
+def open_store(url: str) -> Store:
+    """The store at that URL, opened: `memory://`, `duckdb:///folder` (relative) or `duckdb:////folder` (absolute).
+
+    Raises `InvalidSetting` for a URL that names no store that there is, `MissingExtra` when its driver is not
+    installed, and what the store itself raises when it cannot be opened.
+    """
+    store: Store = open_backend("store", STORES, url)
+    return store
+
+
+def open_backend(setting: str, backends: Mapping[str, Backend], url: str) -> Any:
+    """An instance of the backend that the URL names; `setting` names it in messages, which never show a whole URL."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        raise InvalidSetting(
+            f"{setting} is a URL; there are {_forms(backends)} (a folder `data` is `duckdb:///data`)", setting=setting
+        )
+    if scheme not in backends:
+        raise InvalidSetting(f"there is no {setting} {scheme[:40]!r}; there are {_forms(backends)}", setting=setting)
+    backend = backends[scheme]
+    arguments = backend.arguments(setting, rest)
+    return load(backend)(*arguments)
+
+
+def load(backend: Backend) -> Callable[..., Any]:
+    """The backend's class; `MissingExtra` says what to install when its driver is not there."""
+    module, _, name = backend.target.partition(":")
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as exc:
+        missing = exc.name or module
+        if missing.partition(".")[0] == "tapehouse":
+            raise  # ours, and so a fault in the program
+        package = f"tapehouse[{backend.extra}]" if backend.extra else "tapehouse"
+        raise MissingExtra(f"{missing} is not installed: pip install '{package}'", extra=backend.extra) from exc
+    return found
+
+
+def _nothing(setting: str, rest: str) -> tuple[()]:
+    if rest:
+        raise InvalidSetting(f"{setting}: nothing follows `memory://`", setting=setting)
+    return ()
+
+
+def _folder(setting: str, rest: str) -> tuple[Path]:
+    path = rest[1:]
+    if not rest.startswith("/") or not path or "\0" in path:
+        raise InvalidSetting(
+            f"{setting}: a folder follows three slashes, `duckdb:///data`, or four when it is absolute, "
+            f"`duckdb:////var/lib/tapehouse`; not {rest[:80]!r}",
+            setting=setting,
+        )
+    return (Path(path),)
+
+
+def _forms(backends: Mapping[str, Backend]) -> str:
+    return ", ".join(f"{scheme}://" for scheme in backends)
+
+
+STORES = {
+    "duckdb": Backend("tapehouse.store.duckdb:DuckDBStore", _folder),
+    "memory": Backend("tapehouse.store.memory:MemoryStore", _nothing),
+}
+"""The stores that there are."""
