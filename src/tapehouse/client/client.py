@@ -1,0 +1,364 @@
+"""The client for programs that wait."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
+
+import pyarrow as pa
+
+from tapehouse.client import reads, writes
+from tapehouse.client.arrow import Rows
+from tapehouse.client.embedded import Local, reach
+from tapehouse.client.frames import FrameName, Page, Shape, shape_of
+from tapehouse.client.http import Server, Shell
+from tapehouse.client.reads import DEFAULT_MEASURES, AggregateOptions, BarOptions, ReadOptions, Symbols, Time
+from tapehouse.client.wire import Operation
+from tapehouse.model import Commit, Instrument, Interval, Kind, OnConflict
+from tapehouse.query.base import Coverage
+from tapehouse.store.base import CompactionReport
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+T = TypeVar("T")
+
+
+class Client:
+    """Market data from a server, or from a folder that this process opens itself.
+
+    `Client("http://127.0.0.1:8720")` talks to a server, `Client("data")` to the folder's owner, and when nobody owns it
+    opens it. `Client()` is TAPEHOUSE_URL, or a server on this machine. Any number of threads may share one. Close it,
+    or use it in a `with`.
+
+    Every method raises the errors of `tapehouse.errors`: the same ones over HTTP and in a folder.
+    """
+
+    def __init__(
+        self,
+        where: str | os.PathLike[str] | None = None,
+        *,
+        key: str | None = None,
+        timeout_s: float = 60.0,
+        create: bool = False,
+    ) -> None:
+        """`key`: an API key (default: TAPEHOUSE_KEY). `timeout_s`: the longest silence of a server. `create`: make the
+        folder when it is not there."""
+        reached = reach(where, key=key, timeout_s=timeout_s, create=create)
+        self._backend = Shell(reached) if isinstance(reached, Server) else reached
+        self._finalizer = weakref.finalize(self, self._backend.close)
+
+    @overload
+    def bars(
+        self, symbols: Symbols, *, frame: Literal["polars"] = ..., capitalize: bool = ..., **options: Unpack[BarOptions]
+    ) -> pl.DataFrame: ...
+    @overload
+    def bars(
+        self, symbols: Symbols, *, frame: Literal["pandas"], capitalize: bool = ..., **options: Unpack[BarOptions]
+    ) -> pd.DataFrame: ...
+    @overload
+    def bars(
+        self, symbols: Symbols, *, frame: Literal["arrow"], capitalize: bool = ..., **options: Unpack[BarOptions]
+    ) -> pa.Table: ...
+    def bars(
+        self, symbols: Symbols, *, frame: FrameName = "polars", capitalize: bool = False, **options: Unpack[BarOptions]
+    ) -> Any:
+        """Bars: the columns symbol, timestamp (when the bar opens; UTC, nanoseconds), open, high, low, close, volume.
+
+        `symbols`: one, a list, or None for all. Options:
+
+        - `interval`: `"1d"` (default), `1s 5s 15s 30s 1m 5m 15m 30m 1h 4h 1d 1w 1mo`. One that is not stored is
+          resampled; then there are two more columns, `made_from` and `complete`;
+        - `start` (inclusive), `end` (exclusive): dates or times, see `reads.Time`. A date is midnight in the
+          instrument's zone;
+        - `columns`: names of values, or `"all"`; symbol and timestamp always come;
+        - `limit`: at most so many rows, over all symbols; `newest_first`: time descending within each symbol;
+        - `as_of`: a commit number or a time: what was known then; `source`: that source's rows.
+
+        `frame`: `"polars"`, `"pandas"` (indexed by timestamp for one symbol given as a string, else by symbol and
+        timestamp; the commit is in `.attrs`) or `"arrow"`. `capitalize`: Open, High, Low, Close, Volume.
+        """
+        return self._frame(reads.bars(symbols, options), symbols, frame, capitalize)
+
+    @overload
+    def trades(
+        self, symbols: Symbols, *, frame: Literal["polars"] = ..., **options: Unpack[ReadOptions]
+    ) -> pl.DataFrame: ...
+    @overload
+    def trades(self, symbols: Symbols, *, frame: Literal["pandas"], **options: Unpack[ReadOptions]) -> pd.DataFrame: ...
+    @overload
+    def trades(self, symbols: Symbols, *, frame: Literal["arrow"], **options: Unpack[ReadOptions]) -> pa.Table: ...
+    def trades(self, symbols: Symbols, *, frame: FrameName = "polars", **options: Unpack[ReadOptions]) -> Any:
+        """Trades: symbol, timestamp, price, size, side, id. The options are those of `bars`, without an interval."""
+        return self._frame(reads.read(Kind.TRADES, symbols, **options), symbols, frame)
+
+    @overload
+    def quotes(
+        self, symbols: Symbols, *, frame: Literal["polars"] = ..., **options: Unpack[ReadOptions]
+    ) -> pl.DataFrame: ...
+    @overload
+    def quotes(self, symbols: Symbols, *, frame: Literal["pandas"], **options: Unpack[ReadOptions]) -> pd.DataFrame: ...
+    @overload
+    def quotes(self, symbols: Symbols, *, frame: Literal["arrow"], **options: Unpack[ReadOptions]) -> pa.Table: ...
+    def quotes(self, symbols: Symbols, *, frame: FrameName = "polars", **options: Unpack[ReadOptions]) -> Any:
+        """Quotes: symbol, timestamp, bid, bid_size, ask, ask_size. The options are those of `trades`."""
+        return self._frame(reads.read(Kind.QUOTES, symbols, **options), symbols, frame)
+
+    def bars_page(
+        self,
+        symbols: Symbols,
+        *,
+        page: str | None = None,
+        frame: FrameName = "polars",
+        capitalize: bool = False,
+        **options: Unpack[BarOptions],
+    ) -> Page:
+        """As `bars`, with the commit, what the bars were made from, and the token of the next page."""
+        rows = self._run(reads.bars(symbols, options, page=page))
+        return shape_of(symbols, frame, capitalize).page(rows)
+
+    def stream_bars(
+        self,
+        symbols: Symbols,
+        *,
+        frame: FrameName = "polars",
+        capitalize: bool = False,
+        **options: Unpack[BarOptions],
+    ) -> FrameStream:
+        """As `bars`, piece by piece while it arrives: for answers that are larger than memory."""
+        return FrameStream(self._backend, reads.bars(symbols, options), shape_of(symbols, frame, capitalize))
+
+    @overload
+    def latest(
+        self, symbols: Symbols = ..., *, kind: str = ..., interval: str | None = ..., frame: Literal["polars"] = ...
+    ) -> pl.DataFrame: ...
+    @overload
+    def latest(
+        self, symbols: Symbols = ..., *, kind: str = ..., interval: str | None = ..., frame: Literal["pandas"]
+    ) -> pd.DataFrame: ...
+    @overload
+    def latest(
+        self, symbols: Symbols = ..., *, kind: str = ..., interval: str | None = ..., frame: Literal["arrow"]
+    ) -> pa.Table: ...
+    def latest(
+        self,
+        symbols: Symbols = None,
+        *,
+        kind: str = "bars",
+        interval: str | None = None,
+        frame: FrameName = "polars",
+    ) -> Any:
+        """The newest row of each symbol; bars without an interval: the newest of any, with a column `interval`."""
+        return self._frame(reads.latest(symbols, kind, interval), symbols, frame)
+
+    @overload
+    def aggregate(
+        self,
+        symbols: Symbols,
+        *,
+        bucket: str,
+        measures: Sequence[str] = ...,
+        groups: Mapping[str, Sequence[str]] | None = ...,
+        frame: Literal["polars"] = ...,
+        **options: Unpack[AggregateOptions],
+    ) -> pl.DataFrame: ...
+    @overload
+    def aggregate(
+        self,
+        symbols: Symbols,
+        *,
+        bucket: str,
+        measures: Sequence[str] = ...,
+        groups: Mapping[str, Sequence[str]] | None = ...,
+        frame: Literal["pandas"],
+        **options: Unpack[AggregateOptions],
+    ) -> pd.DataFrame: ...
+    @overload
+    def aggregate(
+        self,
+        symbols: Symbols,
+        *,
+        bucket: str,
+        measures: Sequence[str] = ...,
+        groups: Mapping[str, Sequence[str]] | None = ...,
+        frame: Literal["arrow"],
+        **options: Unpack[AggregateOptions],
+    ) -> pa.Table: ...
+    def aggregate(
+        self,
+        symbols: Symbols,
+        *,
+        bucket: str,
+        measures: Sequence[str] = DEFAULT_MEASURES,
+        groups: Mapping[str, Sequence[str]] | None = None,
+        frame: FrameName = "polars",
+        **options: Unpack[AggregateOptions],
+    ) -> Any:
+        """Measures per symbol (or per group, by name) and time bucket: an interval such as `"1h"` or `"1mo"`.
+
+        Measures: open high low close volume vwap count trades return volatility; what they mean stands at
+        `tapehouse.store.base.Aggregation`. Options: `start`, `end`, `as_of`, `source` as of `bars`, and `interval`, the
+        bars that they are computed from (default: the finest stored).
+        """
+        return self._frame(reads.aggregate(symbols, bucket, measures, groups, options), symbols, frame)
+
+    def symbols(self, match: str | None = None) -> list[str]:
+        """All symbols, or those that match a pattern with `*` and `?`, sorted."""
+        return self._run(reads.SymbolList(match=match))
+
+    def coverage(
+        self, symbols: Symbols = None, *, kind: str | None = None, interval: str | None = None, spans: int = 100
+    ) -> list[Coverage]:
+        """First, last, rows, and the gaps in between by the calendar, of each series; at most the newest `spans`."""
+        return self._run(reads.coverage(symbols, kind, interval, spans))
+
+    def upload(
+        self,
+        frame: Any,
+        *,
+        interval: str | None = None,
+        kind: str = "bars",
+        symbol: str | None = None,
+        tz: str | None = None,
+        source: str | None = None,
+        on_conflict: str = "replace",
+        prefer: Sequence[str] = (),
+        batch: str | None = None,
+    ) -> Commit:
+        """Store a frame of Polars, pandas or Arrow as one commit: all rows or none, durable when this returns.
+
+        Columns may be capitalised, and the times be called timestamp, time or date, or be a pandas index; `symbol`
+        names the one symbol of a frame without that column. Times without a zone need `tz`; dates without it are
+        midnight UTC.
+        `source` is the source of rows that name none; `on_conflict` is `replace`, `keep`, `prefer` (the order of
+        sources in `prefer`) or `error`. The same rows again change nothing, so an upload whose answer was lost may be
+        repeated. A server takes up to its `max_upload_rows` and `max_body_bytes` at once; more goes with
+        `upload_parts`.
+
+        Raises `InvalidTable` for a table that cannot be taken, `Conflict`, and `LimitExceeded`.
+        """
+        return self._run(
+            writes.write(
+                frame,
+                kind=kind,
+                interval=interval,
+                symbol=symbol,
+                tz=tz,
+                source=source,
+                on_conflict=on_conflict,
+                prefer=prefer,
+                batch=batch,
+            )
+        )
+
+    def write(
+        self,
+        kind: Kind,
+        table: pa.Table,
+        *,
+        interval: Interval | None = None,
+        on_conflict: OnConflict = OnConflict.REPLACE,
+        prefer: Sequence[str] = (),
+        source: str | None = None,
+        batch: str | None = None,
+    ) -> Commit:
+        """`Store.write` of `tapehouse.store.base`: a table in the model's own columns and types, as one commit."""
+        return self._run(
+            writes.Write(
+                kind=kind,
+                table=table,
+                interval=interval,
+                on_conflict=on_conflict,
+                prefer=tuple(prefer),
+                source=source,
+                batch=batch,
+            )
+        )
+
+    def upload_parts(self, frame: Any, *, rows: int = 1_000_000, **options: Any) -> list[Commit]:
+        """As `upload`, as several commits of at most `rows` rows and one batch (`batch`, or a new name).
+
+        A part that fails raises; the parts before it stay, and repeating the whole changes nothing of theirs.
+        """
+        return [self._run(part) for part in writes.parts(writes.write(frame, **options), rows)]
+
+    def delete(
+        self,
+        symbols: str | Sequence[str],
+        *,
+        kind: str = "bars",
+        interval: str | None = None,
+        start: Time | None = None,
+        end: Time | None = None,
+    ) -> Commit:
+        """Hide all rows of the span as one commit; reads as of before still see them."""
+        return self._run(writes.delete(symbols, kind=kind, interval=interval, start=start, end=end))
+
+    def instruments(self) -> list[Instrument]:
+        """What is known of instruments, by pattern."""
+        return self._run(reads.Instruments())
+
+    def put_instruments(self, instruments: Sequence[Instrument]) -> list[Instrument]:
+        """Add or replace instruments by pattern; returns all."""
+        return self._run(writes.PutInstruments(instruments=tuple(instruments)))
+
+    def commits(self, *, after: int = 0, limit: int = 100) -> list[Commit]:
+        """What was written, oldest first."""
+        return self._run(reads.Commits(after=after, limit=limit))
+
+    def stats(self) -> dict[str, Any]:
+        """Sizes and counts of the store."""
+        return self._run(reads.Stats())
+
+    def compact(self, *, everything: bool = False) -> CompactionReport:
+        """Move what has settled, or everything, into the archive; a server compacts by itself."""
+        return self._run(writes.Compact(everything=everything))
+
+    def close(self) -> None:
+        """Close the connections, or the folder; idempotent."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _run(self, operation: Operation[T]) -> T:
+        return self._backend.run(operation)
+
+    def _frame(self, operation: Operation[Rows], symbols: Symbols, frame: FrameName, capitalize: bool = False) -> Any:
+        shape = shape_of(symbols, frame, capitalize)
+        return shape.of(self._run(operation))
+
+
+class FrameStream:
+    """Frames, one after the other while the answer arrives; close it, exhaust it, or use it in a `with`."""
+
+    def __init__(self, backend: Shell | Local, operation: reads.Read, shape: Shape) -> None:
+        self._shape = shape
+        self._open = ExitStack()
+        self._arriving = self._open.enter_context(backend.batches(operation))
+        self.commit = self._arriving.commit
+        self.made_from = self._arriving.made_from
+
+    def __iter__(self) -> Iterator[Any]:
+        with self:
+            for batch in self._arriving.batches:
+                table = pa.Table.from_batches([batch])
+                yield self._shape.of(Rows(table=table, commit=self.commit, made_from=self.made_from))
+
+    def close(self) -> None:
+        """Let go of the answer; idempotent."""
+        self._open.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._open.__exit__(kind, error, tb)

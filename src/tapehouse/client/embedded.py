@@ -1,0 +1,190 @@
+"""What a client is pointed at, and the store that it opens in this process when there is no server to ask.
+
+A folder has one owner, and within a process that owner is shared: two clients of one folder (a notebook's cell that ran
+twice) hold the same store, which closes with the last of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import msgspec
+import pyarrow as pa
+
+from tapehouse.client.arrow import Arriving
+from tapehouse.client.http import Server
+from tapehouse.client.reads import Read
+from tapehouse.client.wire import Operation
+from tapehouse.errors import InvalidRequest, NotFound, NotSupported, StoreLocked, TapehouseError
+from tapehouse.query.base import History
+from tapehouse.store.base import Capability, Closes, KeepsInstruments, Store
+from tapehouse.store.owner import Owner, find_owner
+
+T = TypeVar("T")
+
+DEFAULT_URL = "http://127.0.0.1:8720"
+EMBEDDED = "duckdb:///"
+OWNER_URL = "http://localhost"
+
+
+class _Opened(msgspec.Struct):
+    store: Store
+    history: History
+    users: int = 0
+
+
+_opened: dict[str, _Opened] = {}
+_lock = threading.Lock()
+
+
+def reach(
+    where: str | os.PathLike[str] | None, *, key: str | None = None, timeout_s: float = 60.0, create: bool = False
+) -> Server | Local:
+    """The server to talk to, or the store, opened.
+
+    None is TAPEHOUSE_URL, or the default address; the key, unless given, is TAPEHOUSE_KEY. A folder is reached through
+    the process that owns it, and opened when nobody does. Raises `NotFound` for a folder that is not there, unless it
+    is to be created, and `StoreLocked` when its owner does not serve it.
+    """
+    target = os.fspath(where if where is not None else os.environ.get("TAPEHOUSE_URL") or DEFAULT_URL)
+    if target.startswith(("http://", "https://")):
+        return Server(url=target, key=key or os.environ.get("TAPEHOUSE_KEY"), timeout_s=timeout_s)
+    if "://" in target and not target.startswith("duckdb://"):
+        return Local(target, shared=False)
+    return _reach_folder(folder_of(target), timeout_s=timeout_s, create=create)
+
+
+def folder_of(target: str) -> Path:
+    """The folder that a path or an embedded store's URL names, absolute."""
+    path = target
+    if target.startswith("duckdb://"):
+        if not target.startswith(EMBEDDED):
+            raise InvalidRequest(f"{target!r} has two slashes; write {EMBEDDED}data for the folder data")
+        path = target.removeprefix(EMBEDDED)
+    return Path(path).expanduser().absolute()
+
+
+def _reach_folder(folder: Path, *, timeout_s: float, create: bool) -> Server | Local:
+    if not folder.exists() and not create:
+        raise NotFound(
+            f"there is no folder {folder}; create=True makes one (a server's address starts with http://)",
+            folder=str(folder),
+        )
+    url = f"{EMBEDDED}{folder.resolve()}"
+    with _lock:
+        known = url in _opened
+    if known:
+        return Local(url, shared=True)
+    if (owner := find_owner(folder)) is not None:
+        return _through(owner, folder, timeout_s)
+    try:
+        return Local(url, shared=True)
+    except StoreLocked:
+        # Somebody took the folder between the look and the opening.
+        if (owner := find_owner(folder)) is None:
+            raise
+        return _through(owner, folder, timeout_s)
+
+
+def _through(owner: Owner, folder: Path, timeout_s: float) -> Server:
+    if not owner.socket or not Path(owner.socket).exists():
+        raise StoreLocked(
+            f"{folder} is in use by {owner}, which does not serve it; close it there, or run `tapehouse serve` and "
+            "let all clients go through that",
+            folder=str(folder),
+            owner=str(owner),
+        )
+    return Server(url=OWNER_URL, socket=owner.socket, timeout_s=timeout_s)
+
+
+class Local:
+    """One client's hold on an open store."""
+
+    def __init__(self, url: str, *, shared: bool) -> None:
+        """`url` names the store. A shared one is known to the process by it, so its path has to be absolute."""
+        self._name = url if shared else f"{url}#{id(self)}"
+        with _lock:
+            opened = _opened.get(self._name) or _opened.setdefault(self._name, _open(url))
+            opened.users += 1
+        self._held: _Opened | None = opened
+
+    @property
+    def store(self) -> Store:
+        return self._hold().store
+
+    @property
+    def history(self) -> History:
+        return self._hold().history
+
+    @property
+    def instruments(self) -> KeepsInstruments:
+        """The store as a keeper of instruments; raises `NotSupported` when it is none."""
+        if Capability.INSTRUMENTS not in self.store.capabilities:
+            raise NotSupported("this store keeps no instruments")
+        return cast(KeepsInstruments, self.store)
+
+    def run(self, operation: Operation[T]) -> T:
+        return operation.locally(self)
+
+    @contextmanager
+    def batches(self, operation: Read) -> Iterator[Arriving[Iterator[pa.RecordBatch]]]:
+        """The rows, read as they are taken."""
+        with closing(operation.answer(self)) as answer:
+            yield Arriving(answer.commit, dict(answer.made_from), iter(answer))
+
+    def close(self) -> None:
+        """Let go; the last one closes the store. Idempotent."""
+        with _lock:
+            held, self._held = self._held, None
+            if held is None:
+                return
+            held.users -= 1
+            if held.users == 0:
+                del _opened[self._name]
+                cast(Closes, held.store).close()
+
+    def _hold(self) -> _Opened:
+        if self._held is None:
+            raise TapehouseError("this client is closed")
+        return self._held
+
+
+class AsyncLocal:
+    """The same for an event loop: what may block runs in a thread."""
+
+    def __init__(self, local: Local) -> None:
+        self._local = local
+
+    async def run(self, operation: Operation[T]) -> T:
+        return await asyncio.to_thread(self._local.run, operation)
+
+    @asynccontextmanager
+    async def batches(self, operation: Read) -> AsyncIterator[Arriving[AsyncIterator[pa.RecordBatch]]]:
+        """The rows, read as they are taken."""
+        answer = await asyncio.to_thread(operation.answer, self._local)
+        try:
+            yield Arriving(answer.commit, dict(answer.made_from), _in_thread(iter(answer)))
+        finally:
+            await asyncio.to_thread(answer.close)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._local.close)
+
+
+async def _in_thread(batches: Iterator[pa.RecordBatch]) -> AsyncIterator[pa.RecordBatch]:
+    while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+        yield batch
+
+
+def _open(url: str) -> _Opened:
+    from tapehouse.query import StoredHistory
+    from tapehouse.registry import open_store
+
+    store: Any = open_store(url)
+    return _Opened(store=store, history=StoredHistory(store))

@@ -1,0 +1,185 @@
+"""Moves the bytes: requests out, answers in, with httpx. What they mean is said in `wire.py`.
+
+The two shells are the same but for `await`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+import pyarrow as pa
+
+from tapehouse.client.arrow import Arriving, RowsReceiver
+from tapehouse.client.wire import Operation, Outgoing, error_from, seconds_before_retry
+from tapehouse.errors import LimitExceeded, ServerUnreachable, TapehouseError, Unavailable
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT_S = 5.0
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a server is: at a URL, or behind a Unix socket."""
+
+    url: str
+    socket: str | None = None
+    key: str | None = None
+    timeout_s: float = 60.0
+
+    def __str__(self) -> str:
+        return self.url if self.socket is None else f"the socket {self.socket}"
+
+    def options(self) -> dict[str, Any]:
+        """What httpx is told, beside the transport."""
+        url = httpx.URL(self.url)
+        return {
+            "base_url": url,
+            "headers": {"User-Agent": "tapehouse"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {}),
+            # Waiting for one of our own connections is not the server's slowness, so it has no limit.
+            "timeout": httpx.Timeout(self.timeout_s, connect=CONNECT_TIMEOUT_S, pool=None),
+            # A proxy from the environment cannot reach this machine's loopback.
+            "trust_env": self.socket is None and url.host not in _LOOPBACK,
+        }
+
+
+@contextmanager
+def _translated(server: Server) -> Iterator[None]:
+    """httpx's exceptions as ours."""
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+        raise ServerUnreachable(
+            f"nobody answers at {server} ({exc or 'timed out'}); start a server with `tapehouse serve`, or open a "
+            "folder instead: Client('data')",
+            url=server.url,
+        ) from exc
+    except httpx.TimeoutException as exc:
+        raise Unavailable(
+            f"{server} sent nothing for {server.timeout_s:g} s; ask for less, or give the client a longer timeout_s"
+        ) from exc
+    except httpx.InvalidURL as exc:
+        raise LimitExceeded(f"the request does not fit a URL ({exc}); ask for fewer symbols at once") from exc
+    except httpx.HTTPError as exc:
+        raise Unavailable(f"the answer of {server} was cut off ({exc or type(exc).__name__}); ask again") from exc
+
+
+def _check(response: httpx.Response, body: bytes, server: Server) -> TapehouseError:
+    return error_from(response.status_code, response.headers, body, str(server))
+
+
+def _arguments(request: Outgoing) -> dict[str, Any]:
+    return {
+        "method": request.method,
+        "url": request.path,
+        "params": request.params,
+        "headers": request.headers,
+        "content": request.content,
+    }
+
+
+class Shell:
+    """Runs operations against a server; any number of threads may share it."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        transport = None if server.socket is None else httpx.HTTPTransport(uds=server.socket)
+        with _translated(server):
+            self._http = httpx.Client(transport=transport, **server.options())
+
+    def run(self, operation: Operation[T]) -> T:
+        """The answer; raises the error that the server's problem document names."""
+        with _translated(self.server), self._answered(operation.request()) as response:
+            receiver = operation.receiver(response.headers)
+            for data in response.iter_bytes():
+                receiver.feed(data)
+            return receiver.result()
+
+    @contextmanager
+    def batches(self, operation: Operation[Any]) -> Iterator[Arriving[Iterator[pa.RecordBatch]]]:
+        """The rows, decoded while they arrive."""
+        with _translated(self.server), self._answered(operation.request()) as response:
+            receiver = RowsReceiver(response.headers)
+            yield Arriving(receiver.commit, receiver.made_from, self._arriving(receiver, response))
+
+    def close(self) -> None:
+        """Close the connections; idempotent."""
+        self._http.close()
+
+    def _arriving(self, receiver: RowsReceiver, response: httpx.Response) -> Iterator[pa.RecordBatch]:
+        for data in response.iter_bytes():
+            receiver.feed(data)
+            yield from receiver.take()
+        receiver.check_end()
+
+    @contextmanager
+    def _answered(self, request: Outgoing) -> Iterator[httpx.Response]:
+        attempt = 1
+        while True:
+            with self._http.stream(**_arguments(request)) as response:
+                if response.is_success:
+                    yield response
+                    return
+                wait = seconds_before_retry(request.method, response.status_code, response.headers, attempt)
+                if wait is None:
+                    raise _check(response, response.read(), self.server)
+            time.sleep(wait)
+            attempt += 1
+
+
+class AsyncShell:
+    """Runs operations against a server; for one event loop."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        transport = None if server.socket is None else httpx.AsyncHTTPTransport(uds=server.socket)
+        with _translated(server):
+            self._http = httpx.AsyncClient(transport=transport, **server.options())
+
+    async def run(self, operation: Operation[T]) -> T:
+        """The answer; raises the error that the server's problem document names."""
+        with _translated(self.server):
+            async with self._answered(operation.request()) as response:
+                receiver = operation.receiver(response.headers)
+                async for data in response.aiter_bytes():
+                    receiver.feed(data)
+                return receiver.result()
+
+    @asynccontextmanager
+    async def batches(self, operation: Operation[Any]) -> AsyncIterator[Arriving[AsyncIterator[pa.RecordBatch]]]:
+        """The rows, decoded while they arrive."""
+        with _translated(self.server):
+            async with self._answered(operation.request()) as response:
+                receiver = RowsReceiver(response.headers)
+                yield Arriving(receiver.commit, receiver.made_from, self._arriving(receiver, response))
+
+    async def close(self) -> None:
+        """Close the connections; idempotent."""
+        await self._http.aclose()
+
+    async def _arriving(self, receiver: RowsReceiver, response: httpx.Response) -> AsyncIterator[pa.RecordBatch]:
+        async for data in response.aiter_bytes():
+            receiver.feed(data)
+            for batch in receiver.take():
+                yield batch
+        receiver.check_end()
+
+    @asynccontextmanager
+    async def _answered(self, request: Outgoing) -> AsyncIterator[httpx.Response]:
+        attempt = 1
+        while True:
+            async with self._http.stream(**_arguments(request)) as response:
+                if response.is_success:
+                    yield response
+                    return
+                wait = seconds_before_retry(request.method, response.status_code, response.headers, attempt)
+                if wait is None:
+                    raise _check(response, await response.aread(), self.server)
+            await asyncio.sleep(wait)
+            attempt += 1

@@ -1,0 +1,175 @@
+"""Everything that a client can change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pyarrow as pa
+
+from tapehouse.client import uploads
+from tapehouse.client.reads import Symbols, Time, bound, bound_text, kind_of, listed
+from tapehouse.client.wire import ARROW_STREAM, Holding, JsonReceiver, Outgoing, Receiver, query
+from tapehouse.errors import InvalidRequest, NotSupported
+from tapehouse.model import Commit, Instrument, Interval, Kind, OnConflict
+from tapehouse.query.base import Bound
+from tapehouse.store.base import Capability, CompactionReport
+
+
+class Write(msgspec.Struct, frozen=True, kw_only=True):
+    """A table of records, stored as one commit."""
+
+    kind: Kind
+    table: Any
+    interval: str | None
+    on_conflict: str = "replace"
+    prefer: tuple[str, ...] = ()
+    source: str | None = None
+    batch: str | None = None
+
+    def request(self) -> Outgoing:
+        params = query(
+            interval=self.interval,
+            source=self.source,
+            on_conflict=self.on_conflict,
+            prefer=self.prefer or None,
+            batch=self.batch,
+            times="ns",
+        )
+        body = uploads.encode(self.table)
+        return Outgoing(method="POST", path=f"/v1/{self.kind}", params=params, content=body, content_type=ARROW_STREAM)
+
+    def receiver(self, headers: Mapping[str, str]) -> Receiver[Commit]:
+        return JsonReceiver(Commit)
+
+    def locally(self, folder: Holding) -> Commit:
+        return folder.store.write(
+            self.kind,
+            self.table,
+            interval=None if self.interval is None else Interval.parse(self.interval),
+            on_conflict=_on_conflict(self.on_conflict),
+            prefer=self.prefer,
+            source=self.source,
+            batch=self.batch,
+        )
+
+
+def write(
+    frame: Any,
+    *,
+    kind: str = "bars",
+    interval: str | None = None,
+    symbol: str | None = None,
+    tz: str | None = None,
+    source: str | None = None,
+    on_conflict: str = "replace",
+    prefer: Sequence[str] = (),
+    batch: str | None = None,
+) -> Write:
+    """A write, from what a caller has."""
+    parsed = kind_of(kind)
+    return Write(
+        kind=parsed,
+        table=uploads.to_table(frame, kind=parsed, symbol=symbol, tz=tz),
+        interval=interval,
+        on_conflict=on_conflict,
+        prefer=tuple(prefer),
+        source=source,
+        batch=batch,
+    )
+
+
+def parts(whole: Write, rows: int) -> Iterator[Write]:
+    """The same write as several of at most that many rows, all of one batch."""
+    if rows < 1:
+        raise InvalidRequest(f"a part has at least one row, not {rows}")
+    batch = whole.batch or f"upload-{uuid4()}"
+    table: pa.Table = whole.table
+    for first in range(0, max(table.num_rows, 1), rows):
+        yield msgspec.structs.replace(whole, table=table.slice(first, rows), batch=batch)
+
+
+class Delete(msgspec.Struct, frozen=True, kw_only=True):
+    """A span of some symbols, hidden as one commit."""
+
+    kind: Kind
+    symbols: tuple[str, ...]
+    interval: str | None
+    start: Bound | None
+    end: Bound | None
+
+    def request(self) -> Outgoing:
+        params = query(
+            symbols=self.symbols,
+            interval=self.interval,
+            start=bound_text(self.start),
+            end=bound_text(self.end),
+            times="ns",
+        )
+        return Outgoing(method="DELETE", path=f"/v1/{self.kind}", params=params)
+
+    def receiver(self, headers: Mapping[str, str]) -> Receiver[Commit]:
+        return JsonReceiver(Commit)
+
+    def locally(self, folder: Holding) -> Commit:
+        raise NotImplementedError
+
+
+def delete(symbols: Symbols, *, kind: str, interval: str | None, start: Time | None, end: Time | None) -> Delete:
+    """A deletion, from what a caller writes."""
+    named = listed(symbols)
+    if named is None:
+        raise InvalidRequest("name the symbols to delete; there is no way to delete all of them at once")
+    return Delete(
+        kind=kind_of(kind),
+        symbols=named,
+        interval=interval,
+        start=bound(start, "start"),
+        end=bound(end, "end"),
+    )
+
+
+class PutInstruments(msgspec.Struct, frozen=True, kw_only=True):
+    """Instruments, added or replaced by pattern."""
+
+    instruments: tuple[Instrument, ...]
+
+    def request(self) -> Outgoing:
+        body = msgspec.json.encode({"instruments": self.instruments})
+        return Outgoing(method="PUT", path="/v1/instruments", content=body, content_type="application/json")
+
+    def receiver(self, headers: Mapping[str, str]) -> Receiver[list[Instrument]]:
+        return JsonReceiver(list[Instrument], field="instruments")
+
+    def locally(self, folder: Holding) -> list[Instrument]:
+        folder.instruments.put_instruments(self.instruments)
+        return folder.instruments.instruments()
+
+
+class Compact(msgspec.Struct, frozen=True, kw_only=True):
+    """Settled rows, moved into the archive."""
+
+    everything: bool
+
+    def request(self) -> Outgoing:
+        params = query(everything=self.everything)
+        return Outgoing(method="POST", path="/v1/compact", params=params)
+
+    def receiver(self, headers: Mapping[str, str]) -> Receiver[CompactionReport]:
+        return JsonReceiver(CompactionReport)
+
+    def locally(self, folder: Holding) -> CompactionReport:
+        if Capability.COMPACTS not in folder.store.capabilities:
+            raise NotSupported("this store has no archive to move rows into")
+        report: CompactionReport = folder.store.compact(everything=self.everything)  # type: ignore[attr-defined]
+        return report
+
+
+def _on_conflict(word: str) -> OnConflict:
+    try:
+        return OnConflict(word)
+    except ValueError:
+        known = ", ".join(OnConflict)
+        raise InvalidRequest(f"on_conflict is one of {known}, not {word!r}", parameter="on_conflict") from None
