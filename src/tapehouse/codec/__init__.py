@@ -1,0 +1,37 @@
+"""Records and tables <-> JSON, CSV, Arrow IPC and msgpack.
+
+Encoders yield bytes piece by piece, so that an answer of any size needs little memory; NaN and infinity become null.
+Decoders say which row and column is wrong.
+"""
+
+from __future__ import annotations
+
+from tapehouse.codec.decode import MEDIA_TYPES, decode_table
+from tapehouse.codec.encode import (
+    PIECE_ROWS,
+    Times,
+    encode_columns,
+    encode_csv,
+    encode_file,
+    encode_rows,
+    encode_stream,
+    time_text,
+)
+from tapehouse.codec.records import decode_records, encode_records, records_of, table_of
+
+__all__ = [
+    "MEDIA_TYPES",
+    "PIECE_ROWS",
+    "Times",
+    "decode_records",
+    "decode_table",
+    "encode_columns",
+    "encode_csv",
+    "encode_file",
+    "encode_records",
+    "encode_rows",
+    "encode_stream",
+    "records_of",
+    "table_of",
+    "time_text",
+]

@@ -1,0 +1,229 @@
+"""Arrow -> bytes, a column at a time: 97,500 bars as JSON take some 50 ms, of which half is printing floats."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tapehouse.model import SECOND_NS
+from tapehouse.times import format_time, format_times
+
+PIECE_ROWS = 16_384
+"""Rows that are encoded at once; an answer is cut into pieces of that many."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Times(StrEnum):
+    """How a time is written: as text, or as an integer since 1970."""
+
+    RFC3339 = "rfc3339"
+    NS = "ns"
+    US = "us"
+    MS = "ms"
+    S = "s"
+
+
+_PER_UNIT = {Times.NS: 1, Times.US: 1_000, Times.MS: 1_000_000, Times.S: SECOND_NS}
+
+Batches = Iterable[pa.RecordBatch]
+
+
+def encode_columns(
+    table: pa.Table, head: Mapping[str, Any], tail: Mapping[str, Any], times: Times = Times.RFC3339
+) -> Iterator[bytes]:
+    """`{...head, "columns": {name: [...]}, ...tail}`."""
+    yield _opening(head) + b'"columns":{'
+    for number, name in enumerate(table.column_names):
+        yield (b"," if number else b"") + _encode(name) + b":["
+        pieces = (piece for piece in _pieces(table.select([number]).to_batches()))
+        for place, piece in enumerate(pieces):
+            yield (b"," if place else b"") + _json_values(piece.column(0), times)
+        yield b"]"
+    yield b"}" + _closing(tail)
+
+
+def encode_rows(
+    batches: Batches, head: Mapping[str, Any], tail: Callable[[], Mapping[str, Any]], times: Times = Times.RFC3339
+) -> Iterator[bytes]:
+    """`{...head, "rows": [{name: value, ...}], ...tail}`; `tail` is asked after the last row."""
+    yield _opening(head) + b'"rows":['
+    separator = b""
+    for piece in _pieces(batches):
+        row = _row_type(tuple(piece.schema.names))
+        columns = [_python_values(column, times) for column in piece.columns]
+        yield separator + _encode([row(*values) for values in zip(*columns, strict=True)])[1:-1]
+        separator = b","
+    yield b"]" + _closing(tail())
+
+
+def encode_csv(schema: pa.Schema, batches: Batches, times: Times = Times.RFC3339) -> Iterator[bytes]:
+    """A header line, then a line per row; null is empty."""
+    yield ",".join(schema.names).encode() + b"\n"
+    for piece in _pieces(batches):
+        columns = [_csv_column(column, times) for column in piece.columns]
+        yield _csv_lines(pa.record_batch(columns, names=schema.names))
+
+
+def encode_stream(schema: pa.Schema, batches: Batches) -> Iterator[bytes]:
+    """The Arrow IPC stream."""
+    sink = _Sink()
+    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema) as writer:
+        yield sink.taken()
+        for batch in batches:
+            writer.write_batch(batch)
+            yield sink.taken()
+    yield sink.taken()
+
+
+def encode_file(table: pa.Table) -> Iterator[bytes]:
+    """The Arrow IPC file; whole, since the format allows one dictionary a column."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.unify_dictionaries())
+    yield sink.getvalue().to_pybytes()
+
+
+def time_text(nanos: int, times: Times = Times.RFC3339) -> str | int:
+    """One time, as the columns would have it."""
+    if times is not Times.RFC3339:
+        return nanos // _PER_UNIT[times]
+    return format_time(nanos)
+
+
+def _opening(head: Mapping[str, Any]) -> bytes:
+    return _encode(head)[:-1] + b"," if head else b"{"
+
+
+def _closing(tail: Mapping[str, Any]) -> bytes:
+    encoded = _encode(tail)
+    return b"," + encoded[1:] if len(encoded) > 2 else b"}"
+
+
+def _pieces(batches: Batches) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        for start in range(0, batch.num_rows, PIECE_ROWS):
+            yield batch.slice(start, PIECE_ROWS)
+
+
+@lru_cache(maxsize=64)
+def _row_type(names: tuple[str, ...]) -> type[msgspec.Struct]:
+    # The fields are numbered because a column may be called `return`, which no Python name can be.
+    fields = [(f"c{number}", Any) for number in range(len(names))]
+    return msgspec.defstruct("Row", fields, rename={f"c{number}": name for number, name in enumerate(names)})
+
+
+def _json_values(column: pa.Array, times: Times) -> bytes:
+    """The values with commas between them."""
+    if pa.types.is_timestamp(column.type) and times is Times.RFC3339 and not column.null_count:
+        return b'"' + b'","'.join(_text(_nanos(column)).cast(pa.binary()).to_pylist()) + b'"'
+    if pa.types.is_dictionary(column.type):
+        names = [_encode(value) for value in column.dictionary.to_pylist()]
+        return b",".join(_taken(column, [*names, b"null"]))
+    return _encode(_python_values(column, times))[1:-1]
+
+
+def _python_values(column: pa.Array, times: Times) -> Sequence[Any]:
+    if pa.types.is_timestamp(column.type):
+        return _time_values(column, times)
+    if pa.types.is_dictionary(column.type):
+        return _taken(column, [*column.dictionary.to_pylist(), None])
+    if pa.types.is_floating(column.type) or (pa.types.is_integer(column.type) and not column.null_count):
+        # A null becomes NaN here, and msgspec writes NaN as null.
+        values: list[Any] = column.to_numpy(zero_copy_only=False).tolist()
+        return values
+    return column.to_pylist()  # type: ignore[no-any-return]
+
+
+def _taken(column: pa.DictionaryArray, values: list[Any]) -> list[Any]:
+    """The values that the indices point at; a null at the last one."""
+    indices = column.indices.fill_null(len(values) - 1) if column.null_count else column.indices
+    return [values[index] for index in indices.to_numpy(zero_copy_only=False).tolist()]
+
+
+def _time_values(column: pa.Array, times: Times) -> list[Any]:
+    nanos = _nanos(column)
+    values = (_text(nanos) if times is Times.RFC3339 else pa.array(nanos // _PER_UNIT[times])).to_pylist()
+    if column.null_count:
+        return [value if valid else None for value, valid in zip(values, column.is_valid().to_pylist(), strict=True)]
+    return values  # type: ignore[no-any-return]
+
+
+def _nanos(column: pa.Array) -> np.ndarray:
+    """UTC nanoseconds; 0 for a null."""
+    nanos: np.ndarray = column.cast(pa.timestamp("ns", "UTC")).cast(pa.int64()).fill_null(0).to_numpy()
+    return nanos
+
+
+def _text(nanos: np.ndarray) -> pa.Array:
+    """RFC 3339 of each; whole seconds, which bars have, go by a way that is eight times as quick.
+
+    Arrow prints them at a fixed width, so that the characters can be moved as a matrix.
+    """
+    seconds = nanos // SECOND_NS
+    if not (seconds * SECOND_NS == nanos).all():
+        return format_times(nanos).cast(pa.string())
+    printed = pa.array(seconds, pa.timestamp("s")).cast(pa.string()).buffers()[2]
+    text = np.empty((len(nanos), 20), np.uint8)
+    text[:, :19] = np.frombuffer(printed or b"", np.uint8, 19 * len(nanos)).reshape(-1, 19)
+    text[:, 10] = ord("T")
+    text[:, 19] = ord("Z")
+    offsets = np.arange(len(nanos) + 1, dtype=np.int32) * 20
+    return pa.StringArray.from_buffers(len(nanos), pa.py_buffer(offsets), pa.py_buffer(text))
+
+
+def _csv_column(column: pa.Array, times: Times) -> pa.Array:
+    if pa.types.is_timestamp(column.type):
+        if times is Times.RFC3339 and not column.null_count:
+            return _text(_nanos(column))
+        return pa.array(_time_values(column, times))
+    if pa.types.is_dictionary(column.type):
+        return column.cast(column.type.value_type)
+    if pa.types.is_floating(column.type):
+        return pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
+    return column
+
+
+def _csv_lines(batch: pa.RecordBatch) -> bytes:
+    from pyarrow import csv
+
+    try:
+        return _written(batch, csv.WriteOptions(include_header=False, quoting_style="none"))
+    except pa.ArrowInvalid:  # some text has a comma, a quote or a line break in it: then all text is quoted
+        return _written(batch, csv.WriteOptions(include_header=False, quoting_style="needed"))
+
+
+def _written(batch: pa.RecordBatch, options: Any) -> bytes:
+    from pyarrow import csv
+
+    sink = pa.BufferOutputStream()
+    csv.write_csv(batch, sink, options)
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+class _Sink(io.RawIOBase):
+    """Takes what the Arrow writer writes until it is taken away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def taken(self) -> bytes:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        return data
