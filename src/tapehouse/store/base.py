@@ -86,6 +86,9 @@ class Reading:
             close, self._close = self._close, None
             close()
 
+    def __del__(self) -> None:
+        self.close()
+
     def __enter__(self) -> Self:
         return self
 

@@ -1,7 +1,7 @@
 """One process owns a data folder; everybody else finds it and talks to it through its Unix socket.
 
-The lock is an `flock` on `owner.lock`, which the kernel lets go of when the owner dies, however it dies. The file's text
-says who the owner is; it is only believed while the lock is held.
+The lock is an `flock` on `owner.lock`, which the kernel lets go of when the owner dies, however it dies. The file's
+text says who the owner is; it is only believed while the lock is held.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def socket_path(folder: Path) -> Path:
-    """Where the owner of that folder listens: inside it, or in a private temporary folder when that path is too long."""
+    """Where the owner of that folder listens: inside it, or in a private temporary folder if that path is too long."""
     inside = folder.resolve() / "tapehouse.sock"
     if len(os.fsencode(inside)) <= _LONGEST_SOCKET_PATH:
         return inside

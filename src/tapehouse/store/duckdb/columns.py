@@ -1,8 +1,8 @@
 """How columns become Parquet and come back, exactly.
 
-A float64 column is written as DECIMAL(18, s) when every value of it is the float64 nearest to some decimal of s digits: then
-`ticks / 10**s` gives each value back bit by bit, since both are exact float64 (ticks < 2**53, s <= 12) and IEEE division
-rounds correctly. Otherwise it stays float64. Nothing is rounded.
+A float64 column is written as DECIMAL(18, s) when every value of it is the float64 nearest to some decimal of s digits:
+then `ticks / 10**s` gives each value back bit by bit, since both are exact float64 (ticks < 2**53, s <= 12) and IEEE
+division rounds correctly. Otherwise it stays float64. Nothing is rounded.
 """
 
 from __future__ import annotations

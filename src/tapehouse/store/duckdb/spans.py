@@ -59,10 +59,10 @@ class Dataset(NamedTuple):
 
     def _start(self, span: int) -> int:
         # Through seconds, as NumPy wraps silently where nanoseconds overflow.
-        seconds = int(np.datetime64(span, self.unit).astype("M8[s]").astype("i8"))
+        seconds = int(np.array([span], f"M8[{self.unit}]").astype("M8[s]").view("i8")[0])
         return min(max(seconds * 1_000_000_000, MIN_TIME_NS), MAX_TIME_NS)
 
     def folder(self, span: int) -> str:
         """The path of a span's files below the archive's folder."""
-        name = "all" if self.unit is None else str(np.datetime64(span, self.unit))
+        name = "all" if self.unit is None else str(np.array([span], f"M8[{self.unit}]")[0])
         return "/".join([self.kind, self.interval, name] if self.interval else [self.kind, name])

@@ -1,0 +1,229 @@
+"""The database's tables, and the immutable snapshots that readers hold.
+
+Everything that must survive is in DuckDB: names, commits, deletes, instruments, hot rows, and the archive's registered
+files. A `Snapshot` is the same knowledge in memory, as of one commit and one state of the archive; it is replaced as a
+whole and never changed, so a reader that has one needs no lock.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from tapehouse.model import SCHEMAS, Kind
+from tapehouse.store.duckdb.files import ArchiveFile, value_fields
+from tapehouse.store.duckdb.spans import Dataset
+
+FORMAT = 1
+"""The version of the folder's layout, raised whenever an older program could not read it."""
+
+_SQL_TYPES = {pa.float64(): "DOUBLE", pa.int64(): "BIGINT", pa.int32(): "INTEGER", pa.string(): "VARCHAR"}
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS names (kind VARCHAR NOT NULL, id INTEGER NOT NULL, name VARCHAR NOT NULL);
+CREATE TABLE IF NOT EXISTS commits (
+    number BIGINT NOT NULL, recorded BIGINT NOT NULL, kind VARCHAR NOT NULL, code UTINYINT NOT NULL, batch VARCHAR,
+    action VARCHAR NOT NULL, inserted BIGINT NOT NULL, replaced BIGINT NOT NULL, unchanged BIGINT NOT NULL,
+    rejected BIGINT NOT NULL, deleted BIGINT NOT NULL, start BIGINT NOT NULL, "end" BIGINT NOT NULL);
+CREATE TABLE IF NOT EXISTS deletes (
+    version BIGINT NOT NULL, kind VARCHAR NOT NULL, code UTINYINT NOT NULL, symbol INTEGER NOT NULL,
+    start BIGINT NOT NULL, "end" BIGINT NOT NULL);
+CREATE TABLE IF NOT EXISTS instruments (
+    pattern VARCHAR NOT NULL, calendar VARCHAR NOT NULL, timezone VARCHAR NOT NULL, tick_size DOUBLE,
+    currency VARCHAR, asset_class VARCHAR);
+CREATE TABLE IF NOT EXISTS files (
+    id BIGINT NOT NULL, kind VARCHAR NOT NULL, code UTINYINT NOT NULL, span BIGINT NOT NULL, history BOOLEAN NOT NULL,
+    path VARCHAR NOT NULL, bytes BIGINT NOT NULL, min_version BIGINT NOT NULL, max_version BIGINT NOT NULL);
+CREATE TABLE IF NOT EXISTS groups (
+    file BIGINT NOT NULL, symbol INTEGER NOT NULL, "group" INTEGER NOT NULL, rows INTEGER NOT NULL,
+    first BIGINT NOT NULL, last BIGINT NOT NULL);
+CREATE TABLE IF NOT EXISTS floors (
+    kind VARCHAR NOT NULL, code UTINYINT NOT NULL, span BIGINT NOT NULL, version BIGINT NOT NULL);
+"""
+
+
+def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make what is not there yet. No index: a write finds what it overlaps by the time ranges of its symbols."""
+    connection.execute(_TABLES)
+    for kind in Kind:
+        columns = ", ".join(f'"{f.name}" {_SQL_TYPES[f.type]}' for f in value_fields(kind))
+        connection.execute(
+            f"CREATE TABLE IF NOT EXISTS {kind} (symbol INTEGER NOT NULL, code UTINYINT NOT NULL, "
+            f"timestamp BIGINT NOT NULL, {columns}, source INTEGER NOT NULL, commit BIGINT NOT NULL, "
+            "lost BOOLEAN NOT NULL, fresh BOOLEAN NOT NULL)"
+        )
+
+
+class Delete(NamedTuple):
+    """A span `[start, end)` of one symbol, hidden for reads as of `version` and later."""
+
+    version: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """The archive of one data set: per span its files and its floor, the version up to which hot rows are in them."""
+
+    files: Mapping[int, tuple[ArchiveFile, ...]] = field(default_factory=dict)
+    floors: Mapping[int, int] = field(default_factory=dict)
+    spans: tuple[int, ...] = ()
+
+    def between(self, first: int, last: int) -> tuple[int, ...]:
+        """Spans with files, from `first` to `last`."""
+        return self.spans[bisect_left(self.spans, first) : bisect_left(self.spans, last + 1)]
+
+    def replaced(self, span: int, files: Iterable[ArchiveFile], floor: int) -> Shelf:
+        """The same with other files in one span."""
+        changed = {**self.files, span: tuple(files)}
+        return Shelf(changed, {**self.floors, span: floor}, tuple(sorted(changed)))
+
+    def floors_of(self, spans: np.ndarray) -> np.ndarray:
+        """The floor of each span, 0 where nothing was archived."""
+        known, index = np.unique(spans, return_inverse=True)
+        return np.array([self.floors.get(int(span), 0) for span in known], "i8")[index]
+
+
+EMPTY_SHELF = Shelf()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a reader goes by: the newest commit it may see, the archive's files, the deletes."""
+
+    head: int = 0
+    recorded: int = 0
+    shelves: Mapping[Dataset, Shelf] = field(default_factory=dict)
+    deletes: Mapping[tuple[Dataset, int], tuple[Delete, ...]] = field(default_factory=dict)
+
+    def shelf(self, dataset: Dataset) -> Shelf:
+        """The archive of that data set."""
+        return self.shelves.get(dataset, EMPTY_SHELF)
+
+    def deletes_of(self, dataset: Dataset, symbol: int) -> tuple[Delete, ...]:
+        """The deletes of that symbol, oldest first."""
+        return self.deletes.get((dataset, symbol), ())
+
+
+class Names:
+    """Symbols or sources as small numbers, never reused; a new name is stored with the rows that use it."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.ids: dict[str, int] = {}
+        self.names: list[str] = []
+
+    def number(self, names: Iterable[str]) -> tuple[np.ndarray, list[tuple[int, str]]]:
+        """The number of each name, and those that are new, which `add` makes known once they are stored."""
+        fresh: dict[str, int] = {}
+        numbers = []
+        for name in names:
+            known = self.ids.get(name)
+            numbers.append(fresh.setdefault(name, len(self.names) + len(fresh)) if known is None else known)
+        return np.array(numbers, "i4"), [(number, name) for name, number in fresh.items()]
+
+    def add(self, fresh: Iterable[tuple[int, str]]) -> None:
+        """Make stored names known."""
+        for number, name in fresh:
+            self.names.append(name)
+            self.ids[name] = number
+
+
+def load_names(connection: duckdb.DuckDBPyConnection, kind: str) -> Names:
+    """The stored names of that kind."""
+    names = Names(kind)
+    names.add(connection.execute("SELECT id, name FROM names WHERE kind = ? ORDER BY id", [kind]).fetchall())
+    return names
+
+
+def load_snapshot(connection: duckdb.DuckDBPyConnection) -> Snapshot:
+    """What is committed, as a snapshot."""
+    head, recorded = connection.execute(
+        "SELECT coalesce(max(number), 0), coalesce(max(recorded), 0) FROM commits"
+    ).fetchall()[0]
+    files: dict[Dataset, dict[int, list[ArchiveFile]]] = {}
+    for file in _load_files(connection):
+        files.setdefault(file.dataset, {}).setdefault(file.span, []).append(file)
+    floors: dict[Dataset, dict[int, int]] = {}
+    for kind, code, span, version in connection.execute("SELECT kind, code, span, version FROM floors").fetchall():
+        floors.setdefault(Dataset.decode(kind, code), {})[span] = version
+    shelves = {
+        dataset: Shelf(
+            {span: tuple(held) for span, held in files.get(dataset, {}).items()},
+            floors.get(dataset, {}),
+            tuple(sorted(files.get(dataset, {}))),
+        )
+        for dataset in files.keys() | floors.keys()
+    }
+    return Snapshot(head, recorded, shelves, _load_deletes(connection))
+
+
+def _load_deletes(connection: duckdb.DuckDBPyConnection) -> dict[tuple[Dataset, int], tuple[Delete, ...]]:
+    deletes: dict[tuple[Dataset, int], tuple[Delete, ...]] = {}
+    rows = connection.execute(
+        'SELECT kind, code, symbol, version, start, "end" FROM deletes ORDER BY version'
+    ).fetchall()
+    for kind, code, symbol, *delete in rows:
+        key = (Dataset.decode(kind, code), symbol)
+        deletes[key] = (*deletes.get(key, ()), Delete(*delete))
+    return deletes
+
+
+def _load_files(connection: duckdb.DuckDBPyConnection) -> Iterable[ArchiveFile]:
+    columns = connection.execute(
+        'SELECT file, symbol, "group", rows, first, last FROM groups ORDER BY file, symbol, "group"'
+    ).fetchnumpy()
+    arrays = {name: np.asarray(column) for name, column in columns.items()}
+    for row in connection.execute(
+        "SELECT id, kind, code, span, history, path, bytes, min_version, max_version FROM files ORDER BY id"
+    ).fetchall():
+        number, kind, code, span, history, path, *sizes = row
+        low, high = np.searchsorted(arrays["file"], [number, number + 1])
+        groups = [arrays[name][low:high] for name in ("symbol", "group", "rows", "first", "last")]
+        yield ArchiveFile(number, Dataset.decode(kind, code), span, history, path, *sizes, *groups)
+
+
+def register_file(connection: duckdb.DuckDBPyConnection, file: ArchiveFile) -> None:
+    """Store a finished file's entry, inside the caller's transaction."""
+    dataset = file.dataset
+    connection.execute(
+        "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            file.id,
+            dataset.kind,
+            dataset.code,
+            file.span,
+            file.history,
+            file.path,
+            file.bytes,
+            file.min_version,
+            file.max_version,
+        ],
+    )
+    groups = pa.table(
+        {"symbol": file.symbols, "group": file.groups, "rows": file.rows, "first": file.first, "last": file.last}
+    )
+    insert(connection, f'INSERT INTO groups SELECT {file.id}, symbol, "group", rows, first, last FROM incoming', groups)
+
+
+def insert(
+    connection: duckdb.DuckDBPyConnection, statement: str, incoming: pa.Table, parameters: list[Any] | None = None
+) -> None:
+    """Run an INSERT that selects from the Arrow table as `incoming`."""
+    connection.register("incoming", incoming)
+    try:
+        connection.execute(statement, parameters)
+    finally:
+        connection.unregister("incoming")
+
+
+def optional_columns(kind: Kind) -> set[str]:
+    """Columns that a record of that kind may lack."""
+    return {f.name for f in SCHEMAS[kind] if f.nullable and f.name != "source"}

@@ -1,0 +1,328 @@
+"""The compactor: moves settled spans from the hot tables into Parquet files.
+
+For one span: read as of commit C, write the files, fsync them and their folders, then register them in one
+transaction that also raises the span's floor to C, which hides the hot rows up to C. What was replaced is disposed of
+when no reader can ask for it any more. Killed before the transaction, the files are orphans that the next start
+sweeps; killed after it, the next start deletes the hidden hot rows and the replaced files.
+
+A span whose hot rows are all new and lie after what each symbol has archived gets one more file beside the others,
+until there are `FILES_BESIDE`; any other change rewrites the files of the symbols that it touches. See
+docs/design/archive.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from tapehouse.store.base import CompactionReport
+from tapehouse.store.duckdb import catalog, hot
+from tapehouse.store.duckdb.catalog import Snapshot
+from tapehouse.store.duckdb.engine import Engine
+from tapehouse.store.duckdb.faults import faults
+from tapehouse.store.duckdb.files import SYMBOLS_PER_FILE, ArchiveFile, FileWriter, joint_scale, scales_of, value_fields
+from tapehouse.store.duckdb.hot import HotSpan
+from tapehouse.store.duckdb.reads import Reads, Scope
+from tapehouse.store.duckdb.spans import Dataset
+from tapehouse.store.duckdb.versions import version_columns, visible
+from tapehouse.store.failpoints import failpoint
+
+log = logging.getLogger("tapehouse.store")
+
+QUIET_S = 10.0
+"""A span that is being written to is left alone, unless it grows large."""
+SETTLE_S = 3_600.0
+"""A few late rows of a settled span wait this long for company before they cause a rewrite."""
+WORTHWHILE_ROWS = 1_000
+LARGE_ROWS = 500_000
+"""A span with this many hot rows is archived even while it is written to: unsorted hot rows slow every read."""
+FILES_BESIDE = 4
+"""Append files of one symbol and span; more would slow down reads more than a rewrite costs."""
+
+
+@dataclass(slots=True)
+class _Bin:
+    """Symbols of one span whose prices have the same scale, until there are enough for a file."""
+
+    rows: list[tuple[int, str, pa.Table]] = field(default_factory=list)
+    scales: list[dict[str, int | None]] = field(default_factory=list)
+
+
+class Compactor:
+    """The compacting part of the embedded store; one compaction runs at a time."""
+
+    def __init__(self, engine: Engine, reads: Reads) -> None:
+        self._engine = engine
+        self._reads = reads
+        self._running = threading.Lock()
+
+    def compact(self, *, everything: bool) -> CompactionReport:
+        """See `Compacts.compact`."""
+        started = time.perf_counter()
+        with self._running:
+            report = CompactionReport()
+            for dataset, span in self._due(everything=everything):
+                report = _total(report, self._compact_span(dataset, span))
+            if self._engine.pins.tidy() == 0 and report.spans:
+                self._engine.checkpoint()
+        return CompactionReport(
+            rows=report.rows,
+            spans=report.spans,
+            files_written=report.files_written,
+            files_replaced=report.files_replaced,
+            bytes=report.bytes,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _due(self, *, everything: bool) -> list[tuple[Dataset, int]]:
+        now, wall = time.monotonic(), time.time_ns()
+        with self._engine.writing:
+            spans = [(d, span, s) for d, held in self._engine.hot.spans.items() for span, s in held.items() if s.rows]
+        return sorted(
+            (dataset, span)
+            for dataset, span, state in spans
+            if everything or is_due(state, now, settled=dataset.unit is None or dataset.bounds(span)[1] < wall)
+        )
+
+    def _compact_span(self, dataset: Dataset, span: int) -> CompactionReport:
+        snapshot, release = self._engine.pinned()
+        try:
+            written, replaced, moved = self._write_files(snapshot, dataset, span)
+            failpoint("compact.files.synced")
+            self._swap(snapshot, dataset, span, written, replaced, moved)
+        finally:
+            release()
+        self._engine.pins.retire(lambda: self._dispose(dataset, span, snapshot.head, replaced))
+        self._engine.pins.tidy()
+        return CompactionReport(
+            rows=sum(file.row_count for file in written),
+            spans=1,
+            files_written=len(written),
+            files_replaced=len(replaced),
+            bytes=sum(file.bytes for file in written),
+        )
+
+    def _write_files(
+        self, snapshot: Snapshot, dataset: Dataset, span: int
+    ) -> tuple[list[ArchiveFile], list[ArchiveFile], int]:
+        """The new files, durable but not registered, those that they replace, and the number of hot rows in them."""
+        files = snapshot.shelf(dataset).files.get(span, ())
+        start, end = dataset.bounds(span)
+        index = self._engine.hot.symbols.get(dataset, {})
+        touched = {s for s, h in list(index.items()) if h.first < end and h.last >= start}
+        floor = snapshot.shelf(dataset).floors.get(span, 0)
+        deleted = {
+            symbol
+            for (held, symbol), deletes in snapshot.deletes.items()
+            if held == dataset and any(d.version > floor and d.start < end and d.end > start for d in deletes)
+        }
+        beside = not deleted and self._may_stand_beside(snapshot, dataset, span, files, touched)
+        replaced = [] if beside else _sharing(files, touched | deleted)
+        symbols = touched | {symbol for file in replaced for symbol in file.symbols.tolist()}
+        writer = _SpanWriter(self._engine, dataset, span)
+        try:
+            with faults(f"compact {dataset.folder(span)}"):
+                moved = self._split(snapshot, dataset, span, symbols, writer, archived=not beside)
+                return writer.finish(), replaced, moved
+        except BaseException:
+            writer.abandon()
+            raise
+
+    def _may_stand_beside(
+        self, snapshot: Snapshot, dataset: Dataset, span: int, files: Sequence[ArchiveFile], touched: Iterable[int]
+    ) -> bool:
+        start, end = dataset.bounds(span)
+        for symbol in touched:
+            held = [(f, i) for f in files for i in f.groups_of(symbol, start, end)]
+            hot_symbol = self._engine.hot.symbols[dataset][symbol]
+            if hot_symbol.mixed or len({f.id for f, _ in held}) >= FILES_BESIDE:
+                return False
+            if held and max(int(f.last[i]) for f, i in held) >= max(hot_symbol.first, start):
+                return False
+        return True
+
+    def _split(
+        self,
+        snapshot: Snapshot,
+        dataset: Dataset,
+        span: int,
+        symbols: set[int],
+        writer: _SpanWriter,
+        *,
+        archived: bool,
+    ) -> int:
+        """Give the writer each symbol's current rows, and the versions that are not; returns the hot rows among them."""
+        moved = 0
+        names = self._engine.symbols.names
+        columns = dict.fromkeys((*version_columns(dataset.kind), *(f.name for f in value_fields(dataset.kind))))
+        scope = Scope(snapshot, dataset, *dataset.bounds(span), tuple(columns), snapshot.head)
+        ordered = sorted(symbols, key=names.__getitem__)
+        for low in range(0, len(ordered), SYMBOLS_PER_FILE):
+            chunk = ordered[low : low + SYMBOLS_PER_FILE]
+            hot_rows = self._reads.hot_rows(scope, chunk)
+            moved += sum(rows.num_rows for rows in hot_rows.values())
+            for symbol in chunk:
+                rows = self._reads.versions(scope, symbol, hot_rows.get(symbol), archived=archived)
+                if rows.num_rows:
+                    deletes = snapshot.deletes_of(dataset, symbol)
+                    current = visible(dataset.kind, rows, as_of=snapshot.head, deletes=deletes)
+                    writer.add(symbol, names[symbol], rows, current)
+        return moved
+
+    def _swap(
+        self,
+        snapshot: Snapshot,
+        dataset: Dataset,
+        span: int,
+        written: list[ArchiveFile],
+        replaced: list[ArchiveFile],
+        moved: int,
+    ) -> None:
+        """Register the files and raise the floor, in one transaction and one new snapshot."""
+        engine = self._engine
+        with engine.writing:
+            with engine.transaction("register archive files") as connection:
+                for file in written:
+                    catalog.register_file(connection, file)
+                if gone := ", ".join(str(file.id) for file in replaced):
+                    connection.execute(f"DELETE FROM files WHERE id IN ({gone})")
+                    connection.execute(f"DELETE FROM groups WHERE file IN ({gone})")
+                where = [dataset.kind, dataset.code, span]
+                connection.execute("DELETE FROM floors WHERE kind = ? AND code = ? AND span = ?", where)
+                connection.execute("INSERT INTO floors VALUES (?, ?, ?, ?)", [*where, snapshot.head])
+                failpoint("compact.registered")
+            before = engine.snapshot
+            shelf = before.shelf(dataset)
+            kept = [file for file in shelf.files.get(span, ()) if file not in replaced]
+            hot.forget_rows(engine.hot, dataset, span, moved)
+            shelves = {**before.shelves, dataset: shelf.replaced(span, [*kept, *written], snapshot.head)}
+            engine.snapshot = Snapshot(before.head, before.recorded, shelves, before.deletes)
+
+    def _dispose(self, dataset: Dataset, span: int, floor: int, replaced: list[ArchiveFile]) -> None:
+        """Delete what the swap hid: nobody reads it any more."""
+        engine = self._engine
+        with faults("clear archived rows"):
+            while True:
+                with engine.writing:
+                    if hot.purge_slice(engine.connection, dataset, span, floor) == 0:
+                        break
+                failpoint("compact.purge.slice")
+            for file in replaced:
+                engine.reader.forget(file)
+                (engine.folder / file.path).unlink(missing_ok=True)
+                failpoint("compact.file.unlinked")
+        with engine.writing:
+            hot.reload_span(engine.connection, dataset, span, engine.hot)
+
+
+class _SpanWriter:
+    """Distributes the symbols of a span over files: those whose prices share a scale go together."""
+
+    def __init__(self, engine: Engine, dataset: Dataset, span: int) -> None:
+        self._engine, self._dataset, self._span = engine, dataset, span
+        self._bins: dict[tuple[object, ...], _Bin] = {}
+        self._history: list[tuple[int, str, pa.Table]] = []
+        self._written: list[ArchiveFile] = []
+
+    def add(self, symbol: int, name: str, rows: pa.Table, current: np.ndarray) -> None:
+        """Take a symbol's versions; `current` are the positions of its current ones, in time order."""
+        if len(current):
+            self._add_current(symbol, name, rows if _all(current, rows.num_rows) else rows.take(pa.array(current)))
+        if len(current) < rows.num_rows:
+            rest = np.ones(rows.num_rows, bool)
+            rest[current] = False
+            others = rows.filter(pa.array(rest))
+            times, commits = others["timestamp"].to_numpy(), others["commit"].to_numpy()
+            self._history.append((symbol, name, others.take(pa.array(np.lexsort((commits, times))))))
+            if len(self._history) >= SYMBOLS_PER_FILE:
+                self._flush_history()
+
+    def _add_current(self, symbol: int, name: str, rows: pa.Table) -> None:
+        fields = value_fields(self._dataset.kind)
+        scales = scales_of(rows, fields)
+        prices = next(scales[f.name] for f in fields if f.name in scales)
+        key = (prices, *(name for name, scale in scales.items() if scale is None))
+        held = self._bins.setdefault(key, _Bin())
+        held.rows.append((symbol, name, rows))
+        held.scales.append(scales)
+        if len(held.rows) >= SYMBOLS_PER_FILE:
+            self._flush(self._bins.pop(key))
+
+    def _flush(self, held: _Bin) -> None:
+        names = dict.fromkeys(name for scales in held.scales for name in scales)
+        joint = {name: joint_scale([scales[name] for scales in held.scales if name in scales]) for name in names}
+        self._write(held.rows, joint, history=False)
+
+    def _flush_history(self) -> None:
+        rows, self._history = self._history, []
+        self._write(rows, {}, history=True)
+
+    def _write(self, rows: list[tuple[int, str, pa.Table]], scales: dict[str, int | None], *, history: bool) -> None:
+        engine = self._engine
+        file_id, engine.next_file_id = engine.next_file_id, engine.next_file_id + 1
+        columns = {
+            f.name
+            for f in value_fields(self._dataset.kind)
+            if not f.nullable or any(table[f.name].null_count < table.num_rows for _, _, table in rows)
+        }
+        writer = FileWriter(engine.folder, file_id, self._dataset, self._span, scales, columns, history=history)
+        try:
+            for symbol, name, table in rows:
+                writer.add(symbol, name, table, engine.sources.names)
+            self._written.append(writer.close())
+        except BaseException:
+            writer.abandon()
+            raise
+
+    def finish(self) -> list[ArchiveFile]:
+        """Write what is left; returns all files."""
+        for held in self._bins.values():
+            self._flush(held)
+        if self._history:
+            self._flush_history()
+        return self._written
+
+    def abandon(self) -> None:
+        """Delete what was written."""
+        for file in self._written:
+            (self._engine.folder / file.path).unlink(missing_ok=True)
+
+
+def is_due(state: HotSpan, now: float, *, settled: bool) -> bool:
+    """Whether a span's hot rows should move now; `now` is monotonic seconds."""
+    if state.rows >= LARGE_ROWS:
+        return True
+    if not settled or now - state.written < QUIET_S:
+        return False
+    return state.rows >= WORTHWHILE_ROWS or now - state.since >= SETTLE_S
+
+
+def _sharing(files: Sequence[ArchiveFile], symbols: set[int]) -> list[ArchiveFile]:
+    """The files with any of those symbols, and then all with any symbol of these: a rewrite must see a symbol whole."""
+    chosen: set[ArchiveFile] = set()
+    while True:
+        more = {file for file in files if not symbols.isdisjoint(file.symbols.tolist())} - chosen
+        if not more:
+            return sorted(chosen, key=lambda file: file.id)
+        chosen |= more
+        symbols = symbols | {symbol for file in more for symbol in file.symbols.tolist()}
+
+
+def _all(positions: np.ndarray, rows: int) -> bool:
+    return len(positions) == rows and bool((positions == np.arange(rows)).all())
+
+
+def _total(one: CompactionReport, other: CompactionReport) -> CompactionReport:
+    return CompactionReport(
+        rows=one.rows + other.rows,
+        spans=one.spans + other.spans,
+        files_written=one.files_written + other.files_written,
+        files_replaced=one.files_replaced + other.files_replaced,
+        bytes=one.bytes + other.bytes,
+    )

@@ -1,0 +1,195 @@
+"""An open folder: its lock, its database, and what is known of both in memory.
+
+Start: take the lock, check the folder's format, open the database, finish what a killed process left (hot rows that the
+archive holds, files that were never registered), then load the indexes. Stop is the reverse.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from tapehouse.errors import StoreDamaged, StoreError
+from tapehouse.model import Kind
+from tapehouse.store.duckdb import catalog, hot, series
+from tapehouse.store.duckdb.catalog import Snapshot
+from tapehouse.store.duckdb.faults import faults, translate
+from tapehouse.store.duckdb.files import ArchiveFile, FileReader, sync
+from tapehouse.store.duckdb.folder import DATABASE, prepare_folder
+from tapehouse.store.duckdb.pins import Pins
+from tapehouse.store.duckdb.spans import Dataset
+from tapehouse.store.failpoints import failpoint
+from tapehouse.store.owner import Ownership
+
+log = logging.getLogger("tapehouse.store")
+
+
+class Engine:
+    """What the parts of the embedded store share. Whoever changes anything holds `writing`."""
+
+    def __init__(self, folder: Path, *, memory_limit_mb: int, threads: int, command: str | None = None) -> None:
+        self.folder = folder
+        self.closed = False
+        self.ownership = Ownership(folder, command)
+        try:
+            prepare_folder(folder)
+            self.writing = threading.RLock()
+            self.pins = Pins()
+            self._settings = {
+                "memory_limit": f"{memory_limit_mb}MB",
+                "threads": threads,
+                "temp_directory": str(folder / "tmp"),
+                # Nothing may be downloaded behind the owner's back.
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            }
+            self._local = threading.local()
+            self._wal_inode = 0
+            self._open()
+        except BaseException:
+            self.ownership.release()
+            raise
+
+    def _open(self) -> None:
+        with faults(f"open the database {self.folder / DATABASE}"):
+            self.connection = duckdb.connect(self.folder / DATABASE, config=self._settings)  # type: ignore[arg-type]
+            catalog.create_tables(self.connection)
+            self.symbols = catalog.load_names(self.connection, "symbol")
+            self.sources = catalog.load_names(self.connection, "source")
+            self.snapshot: Snapshot = catalog.load_snapshot(self.connection)
+        self.reader = FileReader(self.folder, lambda name: self.sources.ids[name])
+        self._generation = object()
+        self._cursors: list[duckdb.DuckDBPyConnection] = []
+        self.next_file_id = 1 + max((file.id for file in self.files()), default=0)
+        self._finish_purges()
+        self._sweep()
+        self._check_files()
+        self.load_indexes()
+
+    def _finish_purges(self) -> None:
+        for dataset, shelf in self.snapshot.shelves.items():
+            for span, floor in shelf.floors.items():
+                with faults("clear archived rows"):
+                    while hot.purge_slice(self.connection, dataset, span, floor):
+                        pass
+
+    def _sweep(self) -> None:
+        """Delete archive files that no commit registered: a compaction was killed before, or after it replaced them."""
+        registered = {file.path for file in self.files()}
+        for root in ("archive", "history"):
+            for path in (self.folder / root).rglob("*.parquet"):
+                if path.relative_to(self.folder).as_posix() not in registered:
+                    log.info("swept the unregistered file %s", path)
+                    path.unlink()
+
+    def _check_files(self) -> None:
+        for file in self.files():
+            path = self.folder / file.path
+            if not path.exists() or path.stat().st_size != file.bytes:
+                found = f"{path.stat().st_size} bytes" if path.exists() else "nothing"
+                raise StoreDamaged(
+                    f"the archive file {path} should have {file.bytes} bytes, but there is {found}; "
+                    "bring it back from a backup, or see docs/guides/operations.md",
+                    file=str(path),
+                )
+
+    def load_indexes(self) -> None:
+        """Read anew what memory knows of the hot rows and of each series."""
+        self.hot, self.series = hot.HotIndex(), series.SeriesIndex()
+        with faults("read the indexes"):
+            for dataset in self._datasets():
+                hot.load_index(self.connection, dataset, self.hot)
+                series.load_extents(self.connection, dataset, self.snapshot.shelf(dataset), self.series)
+
+    def _datasets(self) -> set[Dataset]:
+        hot_sets = {
+            Dataset(kind, Dataset.decode(kind, code).interval)
+            for kind in Kind
+            for (code,) in self.connection.execute(f"SELECT DISTINCT code FROM {kind}").fetchall()
+        }
+        return hot_sets | set(self.snapshot.shelves)
+
+    def files(self) -> Iterator[ArchiveFile]:
+        """Every registered file."""
+        for shelf in self.snapshot.shelves.values():
+            for held in shelf.files.values():
+                yield from held
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """This thread's own cursor."""
+        if getattr(self._local, "generation", None) is not self._generation:
+            self._local.cursor = self.connection.cursor()
+            self._local.generation = self._generation
+            self._cursors.append(self._local.cursor)
+        cursor: duckdb.DuckDBPyConnection = self._local.cursor
+        return cursor
+
+    @contextmanager
+    def transaction(self, what: str) -> Iterator[duckdb.DuckDBPyConnection]:
+        """All or nothing, durable when it ends; the caller holds `writing`."""
+        try:
+            self.connection.execute("BEGIN")
+            yield self.connection
+            failpoint("store.transaction.before_commit")
+            self.connection.execute("COMMIT")
+        except BaseException as exc:
+            self._roll_back()
+            error = translate(exc, what) if isinstance(exc, Exception) else None
+            if error is None:
+                raise
+            raise error from exc
+        self._sync_wal()
+        failpoint("store.transaction.committed")
+
+    def _roll_back(self) -> None:
+        try:
+            self.connection.execute("ROLLBACK")
+        except duckdb.TransactionException:
+            return  # the failed COMMIT has rolled back already
+        except duckdb.FatalException as exc:
+            # After an I/O error in a commit DuckDB refuses all further work until the file is opened again.
+            log.warning("opening the database again after: %s", exc)
+            self._disconnect()
+            self._open()
+
+    def _disconnect(self) -> None:
+        for cursor in self._cursors:  # the database stays open while any of them is
+            cursor.close()
+        self.connection.close()
+
+    def _sync_wal(self) -> None:
+        """DuckDB fsyncs its write-ahead log, but not the folder when it makes a new one."""
+        wal = self.folder / f"{DATABASE}.wal"
+        inode = wal.stat().st_ino if wal.exists() else 0
+        if inode != self._wal_inode:
+            sync(self.folder)
+            self._wal_inode = inode
+
+    def checkpoint(self) -> None:
+        """Have the database give back the space of deleted rows."""
+        with self.writing, faults("checkpoint the database"):
+            self.connection.execute("CHECKPOINT")
+
+    def pinned(self) -> tuple[Snapshot, Callable[[], None]]:
+        """The newest snapshot, and the function that lets go of it."""
+        release = self.pins.hold()  # before the snapshot is taken, so that nothing of it is disposed of in between
+        return self.snapshot, release
+
+    def close(self) -> None:
+        """Dispose of what is left, close the database, give the folder up; idempotent."""
+        with self.writing:
+            if self.closed:
+                return
+            self.closed = True
+            try:
+                self.pins.tidy()
+                self._disconnect()
+            except duckdb.Error as exc:
+                raise StoreError(f"could not close the database in {self.folder}: {exc}") from exc
+            finally:
+                self.ownership.release()

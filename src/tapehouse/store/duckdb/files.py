@@ -1,0 +1,288 @@
+"""The archive's Parquet files: written once, fsynced, read by row group.
+
+A file holds a few symbols of one span, a row group (or several, for very busy symbols) per symbol, sorted by symbol and
+time. Any Parquet reader opens it: `symbol`, `timestamp` (nanoseconds, UTC), the values (DECIMAL where that is exact,
+float64 where not), `source` and `commit`. Files of `history/` hold versions that are no longer current, or never were.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tapehouse.errors import StoreDamaged
+from tapehouse.model import SCHEMAS, TIMESTAMP, Kind
+from tapehouse.store.duckdb.columns import decimal_scale, one_chunk, to_decimal, to_float
+from tapehouse.store.duckdb.spans import Dataset
+from tapehouse.store.failpoints import failpoint
+
+SYMBOLS_PER_FILE = 32
+ROWS_PER_GROUP = 500_000
+FOOTERS_KEPT = 512
+
+_PRICES = {"open", "high", "low", "close", "price", "bid", "ask"}
+_DELTA, _SPLIT = "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT"
+_ENCODINGS = {"timestamp": _DELTA, "ordinal": _DELTA, "trades": _DELTA, "id": "DELTA_BYTE_ARRAY"}
+PLACE = "nth"
+"""Where a trade or quote stood among those of its symbol, time and commit, as written; bars have no such column."""
+_DICTIONARIES = ["symbol", "side", "exchange", "conditions", "source", "commit", "lost"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArchiveFile:
+    """One registered file. Its row groups are arrays sorted by symbol id, then time: group i holds `rows[i]` rows of
+    symbol `symbols[i]`, from time `first[i]` to `last[i]`, and is the row group `groups[i]` of the file."""
+
+    id: int
+    dataset: Dataset
+    span: int
+    history: bool
+    path: str
+    bytes: int
+    min_version: int
+    max_version: int
+    symbols: np.ndarray
+    groups: np.ndarray
+    rows: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+
+    def groups_of(self, symbol: int, start: int, end: int) -> list[int]:
+        """Indices into the arrays of that symbol's groups that touch `[start, end)`."""
+        low = int(np.searchsorted(self.symbols, symbol, "left"))
+        high = int(np.searchsorted(self.symbols, symbol, "right"))
+        return [i for i in range(low, high) if self.first[i] < end and self.last[i] >= start]
+
+    @property
+    def row_count(self) -> int:
+        """All rows of the file."""
+        return int(self.rows.sum())
+
+
+def value_fields(kind: Kind) -> list[Any]:
+    """The fields of a record beside its symbol, time and source."""
+    return [f for f in SCHEMAS[kind] if f.name not in ("symbol", "timestamp", "source")]
+
+
+def scales_of(table: pa.Table, fields: Sequence[Any]) -> dict[str, int | None]:
+    """The decimal scale of each float column that has values, None where it stays float64; prices share one."""
+    scales: dict[str, int | None] = {}
+    prices: int | None = 0
+    for field in fields:
+        if field.type != pa.float64() or table[field.name].null_count == table.num_rows:
+            continue
+        column = one_chunk(table[field.name])
+        values = (column.drop_null() if column.null_count else column).to_numpy()
+        if field.name not in _PRICES:
+            scales[field.name] = decimal_scale(values)
+        elif prices is not None:
+            prices = decimal_scale(values, prices)
+    scales.update({f.name: prices for f in fields if f.name in _PRICES})
+    return scales
+
+
+class FileWriter:
+    """Writes one file; its symbols must come in the order of their names. Not registered until the caller does so."""
+
+    def __init__(
+        self,
+        root: Path,
+        file_id: int,
+        dataset: Dataset,
+        span: int,
+        scales: dict[str, int | None],
+        columns: set[str],
+        *,
+        history: bool,
+    ) -> None:
+        self.path = "/".join(["history" if history else "archive", dataset.folder(span), f"{file_id:010d}.parquet"])
+        self._root, self._id, self._dataset, self._span, self._history = root, file_id, dataset, span, history
+        self._scales = scales
+        self.schema = _file_schema(dataset.kind, scales, columns, history=history)
+        self._groups: list[tuple[int, int, int, int]] = []
+        self._versions: list[int] = []
+        full = root / self.path
+        self._new_folders = make_folders(full.parent)
+        self._writer = pq.ParquetWriter(
+            full,
+            self.schema,
+            compression="zstd",
+            compression_level=3,
+            version="2.6",
+            data_page_version="2.0",
+            # Without Arrow's own schema the decimals read as decimal128 in every version of every reader.
+            store_schema=False,
+            store_decimal_as_integer=True,
+            use_dictionary=[name for name in _DICTIONARIES if name in self.schema.names],
+            column_encoding=_encodings(self.schema),
+            write_statistics=["symbol", "timestamp", "commit"],
+            sorting_columns=[pq.SortingColumn(0), pq.SortingColumn(1)],
+        )
+
+    def add(self, symbol_id: int, symbol: str, rows: pa.Table, sources: Sequence[str]) -> None:
+        """Append all rows of one symbol, which come as internal rows sorted by time."""
+        for start in range(0, rows.num_rows, ROWS_PER_GROUP):
+            part = rows.slice(start, ROWS_PER_GROUP)
+            self._writer.write_table(self._encode(symbol, part, sources), row_group_size=ROWS_PER_GROUP)
+            times, versions = one_chunk(part["timestamp"]).to_numpy(), one_chunk(part["commit"]).to_numpy()
+            self._groups.append((symbol_id, part.num_rows, int(times[0]), int(times[-1])))
+            self._versions += [int(versions.min()), int(versions.max())]
+
+    def _encode(self, symbol: str, rows: pa.Table, sources: Sequence[str]) -> pa.Table:
+        columns = []
+        for field in self.schema:
+            if field.name == "symbol":
+                columns.append(pa.repeat(pa.scalar(symbol), rows.num_rows))
+            elif field.name == "timestamp":
+                columns.append(one_chunk(rows["timestamp"]).view(TIMESTAMP))
+            elif field.name == "source":
+                ids = one_chunk(rows["source"])
+                columns.append(pa.DictionaryArray.from_arrays(ids, pa.array(sources, pa.string())).cast(pa.string()))
+            elif pa.types.is_decimal(field.type):
+                columns.append(_decimals(one_chunk(rows[field.name]), field.type.scale))
+            else:
+                columns.append(one_chunk(rows[field.name]))
+        return pa.Table.from_arrays(columns, schema=self.schema)
+
+    def close(self) -> ArchiveFile:
+        """Finish the file and make it, and every folder made for it, durable."""
+        self._writer.close()
+        failpoint("archive.file.written")
+        full = self._root / self.path
+        sync(full)
+        for folder in {full.parent, *(new.parent for new in self._new_folders)}:
+            sync(folder)
+        failpoint("archive.file.synced")
+        table = np.array([(*g[:1], i, *g[1:]) for i, g in enumerate(self._groups)], "i8").T
+        symbols, groups, rows, first, last = table[:, np.lexsort((table[1], table[0]))]
+        return ArchiveFile(
+            self._id, self._dataset, self._span, self._history, self.path, full.stat().st_size,
+            min(self._versions), max(self._versions),
+            symbols.astype("i4"), groups.astype("i4"), rows.astype("i4"), first, last,
+        )  # fmt: skip
+
+    def abandon(self) -> None:
+        """Give up: nothing of the file stays."""
+        with suppress(OSError):  # on a full disk the footer does not fit either; what made us give up is raised already
+            self._writer.close()
+        (self._root / self.path).unlink(missing_ok=True)
+
+
+def _decimals(column: Any, scale: int) -> Any:
+    if column.null_count == 0:
+        return to_decimal(column.to_numpy(), scale)
+    return to_decimal(column.fill_null(0.0).to_numpy(), scale, column.is_valid().to_numpy(zero_copy_only=False))
+
+
+def _file_schema(kind: Kind, scales: dict[str, int | None], columns: set[str], *, history: bool) -> pa.Schema:
+    fields = [pa.field("symbol", pa.string(), nullable=False), pa.field("timestamp", TIMESTAMP, nullable=False)]
+    for field in value_fields(kind):
+        if field.name not in columns:
+            continue
+        scale = scales.get(field.name)
+        decimal = field.type == pa.float64() and scale is not None
+        fields.append(pa.field(field.name, pa.decimal64(18, scale) if decimal else field.type, field.nullable))
+    if kind is not Kind.BARS:
+        fields.append(pa.field(PLACE, pa.int32(), nullable=False))
+    fields += [pa.field("source", pa.string()), pa.field("commit", pa.int64(), nullable=False)]
+    return pa.schema(fields + ([pa.field("lost", pa.bool_(), nullable=False)] if history else []))
+
+
+def _encodings(schema: pa.Schema) -> dict[str, str]:
+    encodings = {}
+    for field in schema:
+        if field.name in _DICTIONARIES:
+            continue
+        default = _SPLIT if field.type == pa.float64() else _DELTA
+        encodings[field.name] = _ENCODINGS.get(field.name, default)
+    return encodings
+
+
+def joint_scale(scales: Sequence[int | None]) -> int | None:
+    """The scale that holds several columns exactly, None when one of them, or all together, need float64."""
+    if any(scale is None for scale in scales):
+        return None
+    return max((scale for scale in scales if scale is not None), default=0)
+
+
+class FileReader:
+    """Reads row groups of registered files. Footers are shared between threads, open files are not: a `ParquetFile`
+    used by two threads at once crashes."""
+
+    def __init__(self, root: Path, source_id: Callable[[str], int]) -> None:
+        self._root = root
+        self._source_id = source_id
+        self._footers: OrderedDict[int, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, file: ArchiveFile, group: int, columns: Sequence[str]) -> pa.Table:
+        """Those columns of a row group as internal rows: times as int64, decimals as float64, sources as ids.
+
+        A column that the file does not have comes as nulls.
+        """
+        try:
+            opened = pq.ParquetFile(self._root / file.path, metadata=self._footer(file), read_dictionary=["source"])
+            present = set(opened.schema_arrow.names)
+            table = opened.read_row_group(
+                int(file.groups[group]), columns=[c for c in columns if c in present], use_threads=False
+            )
+        except (OSError, pa.ArrowException) as exc:
+            raise StoreDamaged(f"cannot read the archive file {file.path}: {exc}", file=file.path) from exc
+        types = {f.name: f.type for f in value_fields(file.dataset.kind)}
+        absent = {name: pa.nulls(table.num_rows, types[name]) for name in columns if name not in present}
+        return pa.table({n: absent[n] if n in absent else self._decode(n, one_chunk(table[n])) for n in columns})
+
+    def _decode(self, name: str, column: Any) -> Any:
+        if name == "timestamp":
+            return column.view(pa.int64())
+        if name == "source":
+            ids = np.array([self._source_id(text) for text in column.dictionary.to_pylist()], "i4")
+            return pa.array(ids[column.indices.to_numpy()])
+        return to_float(column)
+
+    def _footer(self, file: ArchiveFile) -> Any:
+        with self._lock:
+            footer = self._footers.get(file.id)
+            if footer is not None:
+                self._footers.move_to_end(file.id)
+                return footer
+        footer = pq.read_metadata(self._root / file.path)
+        with self._lock:
+            self._footers[file.id] = footer
+            while len(self._footers) > FOOTERS_KEPT:
+                self._footers.popitem(last=False)
+        return footer
+
+    def forget(self, file: ArchiveFile | None = None) -> None:
+        """Drop the footer of a file that goes away, or all of them."""
+        with self._lock:
+            if file is None:
+                self._footers.clear()
+            else:
+                self._footers.pop(file.id, None)
+
+
+def make_folders(folder: Path) -> list[Path]:
+    """Make a folder and those above it; returns the new ones, whose parents must be synced."""
+    missing = [f for f in [folder, *folder.parents] if not f.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def sync(path: Path) -> None:
+    """fsync a file or a folder."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,111 @@
+"""The data folder's layout and its format number.
+
+    format.json        the layout's version and who wrote it
+    owner.lock         who owns the folder (store/owner.py)
+    tapehouse.duckdb   names, commits, hot rows, the archive's register
+    archive/           Parquet: the current rows of settled spans
+    history/           Parquet: versions that are no longer current, or never were
+    backup/format-N/   what an upgrade changed, as it was
+    tmp/               DuckDB's spill files
+
+An upgrade runs one step per format, oldest first. Each step works on files that were copied to `backup/` before, and
+the new number is written when it is done, so that a killed upgrade starts over from the copy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from tapehouse.errors import StoreDamaged, StoreTooNew
+from tapehouse.store.duckdb.catalog import FORMAT
+from tapehouse.store.duckdb.faults import faults
+from tapehouse.store.duckdb.files import sync
+from tapehouse.store.failpoints import failpoint
+
+DATABASE = "tapehouse.duckdb"
+FORMAT_FILE = "format.json"
+
+Upgrade = tuple[tuple[str, ...], Callable[[Path], None]]
+"""The names that a step changes, which are copied first, and the step itself."""
+
+UPGRADES: Mapping[int, Upgrade] = {}
+"""Format number -> the step to the next one. Format 1 is the first."""
+
+
+def prepare_folder(folder: Path, *, upgrades: Mapping[int, Upgrade] = UPGRADES, newest: int = FORMAT) -> None:
+    """Make a new folder, upgrade an older one, refuse a newer one (`StoreTooNew`)."""
+    with faults(f"prepare the folder {folder}"):
+        found = read_format(folder)
+        if found is None:
+            write_format(folder, newest)
+            return
+        if found > newest:
+            raise StoreTooNew(
+                f"{folder} was written by a newer version (format {found}); this one knows up to format {newest}: "
+                "install a newer tapehouse",
+                found=found,
+                known=newest,
+            )
+        for number in range(found, newest):
+            _upgrade(folder, number, upgrades[number])
+
+
+def read_format(folder: Path) -> int | None:
+    """The folder's format number, None for a new folder."""
+    try:
+        text = (folder / FORMAT_FILE).read_text()
+    except FileNotFoundError:
+        if (folder / DATABASE).exists():
+            raise StoreDamaged(f"{folder} has a database but no {FORMAT_FILE}", folder=str(folder)) from None
+        return None
+    try:
+        return int(json.loads(text)["format"])
+    except (ValueError, KeyError, TypeError) as exc:
+        raise StoreDamaged(f"{folder / FORMAT_FILE} does not hold a format number: {text[:80]!r}") from exc
+
+
+def write_format(folder: Path, number: int) -> None:
+    """Set the format number, durably and all at once."""
+    temporary = folder / f".{FORMAT_FILE}"
+    temporary.write_text(json.dumps({"format": number, "written_by": version("tapehouse")}) + "\n")
+    sync(temporary)
+    os.replace(temporary, folder / FORMAT_FILE)
+    sync(folder)
+
+
+def _upgrade(folder: Path, number: int, upgrade: Upgrade) -> None:
+    names, step = upgrade
+    backup = folder / "backup" / f"format-{number}"
+    if backup.exists():  # the copy of an upgrade that was killed: what it changed may be half done
+        _copy(backup, folder, names)
+    else:
+        partial = backup.with_name(f".{backup.name}")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        _copy(folder, partial, names)
+        failpoint("folder.upgrade.copied")
+        os.replace(partial, backup)
+        sync(backup.parent)
+        sync(folder)
+    step(folder)
+    failpoint("folder.upgrade.stepped")
+    write_format(folder, number + 1)
+
+
+def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        if (target / name).is_dir():
+            shutil.rmtree(target / name)
+        else:
+            (target / name).unlink(missing_ok=True)
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name)
+        elif (source / name).exists():
+            shutil.copy2(source / name, target / name)
+    for path in filter(Path.is_file, target.rglob("*")):
+        sync(path)

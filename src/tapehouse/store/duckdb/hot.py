@@ -1,0 +1,209 @@
+"""The hot rows: versions that the archive does not hold yet, in DuckDB, only ever inserted.
+
+Beside the tables stands a small index in memory that says which symbols have hot rows at all, so that a read of settled
+data never asks DuckDB.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from tapehouse.store.duckdb.catalog import Snapshot
+from tapehouse.store.duckdb.files import PLACE, value_fields
+from tapehouse.store.duckdb.spans import Dataset
+
+ROWS_PER_DELETE = 100_000
+"""A DELETE of more rows at once would keep a writer waiting."""
+
+
+@dataclass(slots=True)
+class HotSymbol:
+    """Hot rows of one symbol: their span, and whether some of them correct others or never were current."""
+
+    first: int
+    last: int
+    mixed: bool
+
+
+@dataclass(slots=True)
+class HotSpan:
+    """Hot rows of one span; `since` and `written` are monotonic seconds of the first and the latest write to it."""
+
+    rows: int
+    since: float
+    written: float
+
+
+class HotIndex:
+    """What the hot tables hold, per data set. Only the writer changes it, under its lock."""
+
+    def __init__(self) -> None:
+        self.symbols: dict[Dataset, dict[int, HotSymbol]] = {}
+        self.spans: dict[Dataset, dict[int, HotSpan]] = {}
+
+    def touches(self, dataset: Dataset, symbol: int, start: int, end: int) -> bool:
+        """Whether there may be hot rows of that symbol in `[start, end)`."""
+        hot = self.symbols.get(dataset, {}).get(symbol)
+        return hot is not None and hot.first < end and hot.last >= start
+
+    def mixed(self, dataset: Dataset, symbol: int) -> bool:
+        """Whether versions must be told apart to read that symbol's hot rows."""
+        hot = self.symbols.get(dataset, {}).get(symbol)
+        return hot is not None and hot.mixed
+
+    def rows(self, dataset: Dataset) -> int:
+        """All hot rows of the data set."""
+        return sum(span.rows for span in list(self.spans.get(dataset, {}).values()))
+
+    def add(self, dataset: Dataset, symbol: int, first: int, last: int, *, mixed: bool) -> None:
+        """Take note of new hot rows of a symbol."""
+        symbols = self.symbols.setdefault(dataset, {})
+        hot = symbols.get(symbol)
+        if hot is None:
+            symbols[symbol] = HotSymbol(first, last, mixed)
+        else:
+            symbols[symbol] = HotSymbol(min(hot.first, first), max(hot.last, last), hot.mixed or mixed)
+
+    def add_spans(self, dataset: Dataset, times: np.ndarray) -> None:
+        """Take note of the spans of new hot rows."""
+        spans, counts = np.unique(dataset.span_of(times), return_counts=True)
+        self.count(dataset, zip(spans.tolist(), counts.tolist(), strict=True))
+
+    def count(self, dataset: Dataset, counts: Iterable[tuple[int, int]]) -> None:
+        """Add to the rows of spans."""
+        held, now = self.spans.setdefault(dataset, {}), time.monotonic()
+        for span, rows in counts:
+            before = held.get(span)
+            held[span] = HotSpan(rows, now, now) if before is None else HotSpan(before.rows + rows, before.since, now)
+
+
+def load_index(connection: duckdb.DuckDBPyConnection, dataset: Dataset, index: HotIndex) -> None:
+    """Read a data set's part of the index."""
+    index.symbols[dataset] = _hot_symbols(connection, dataset)
+    index.spans[dataset] = {}
+    for start, end in _slices(connection, dataset):
+        times = connection.execute(
+            f"SELECT timestamp FROM {dataset.kind} WHERE code = ? AND rowid >= ? AND rowid < ?",
+            [dataset.code, start, end],
+        ).fetchnumpy()["timestamp"]
+        if len(times):
+            index.add_spans(dataset, np.asarray(times))
+
+
+def reload_span(connection: duckdb.DuckDBPyConnection, dataset: Dataset, span: int, index: HotIndex) -> None:
+    """Read anew what changed when the hot rows of a span were purged; its age starts over."""
+    index.symbols[dataset] = _hot_symbols(connection, dataset)
+    start, end = dataset.bounds(span)
+    ((rows,),) = connection.execute(
+        f"SELECT count(*) FROM {dataset.kind} WHERE code = ? AND timestamp >= ? AND timestamp < ?",
+        [dataset.code, start, end],
+    ).fetchall()
+    index.spans[dataset].pop(span, None)
+    if rows:
+        index.count(dataset, [(span, rows)])
+
+
+def forget_rows(index: HotIndex, dataset: Dataset, span: int, rows: int) -> None:
+    """Discount rows that the archive holds now, though they are still to be deleted."""
+    held = index.spans[dataset].get(span)
+    if held is not None:
+        index.spans[dataset][span] = HotSpan(max(0, held.rows - rows), held.since, held.written)
+
+
+def _hot_symbols(connection: duckdb.DuckDBPyConnection, dataset: Dataset) -> dict[int, HotSymbol]:
+    rows = connection.execute(
+        "SELECT symbol, min(timestamp), max(timestamp), bool_or(lost OR NOT fresh) "
+        f"FROM {dataset.kind} WHERE code = ? GROUP BY symbol",
+        [dataset.code],
+    ).fetchall()
+    return {symbol: HotSymbol(*hot) for symbol, *hot in rows}
+
+
+def _slices(connection: duckdb.DuckDBPyConnection, dataset: Dataset) -> Iterator[tuple[int, int]]:
+    low, high = connection.execute(f"SELECT min(rowid), max(rowid) FROM {dataset.kind}").fetchall()[0]
+    if low is not None:
+        yield from ((start, start + 1_000_000) for start in range(low, high + 1, 1_000_000))
+
+
+def insert_statement(dataset: Dataset, columns: Sequence[str]) -> str:
+    """The INSERT of an Arrow table `incoming` with those columns; parameters: code, commit."""
+    values = [f'"{f.name}"' if f.name in columns else "NULL" for f in value_fields(dataset.kind)]
+    return (
+        f"INSERT INTO {dataset.kind} SELECT symbol, ?::UTINYINT, timestamp, {', '.join(values)}, source, ?::BIGINT, "
+        f"{'lost' if 'lost' in columns else 'false'}, {'fresh' if 'fresh' in columns else 'true'} FROM incoming"
+    )
+
+
+def read_hot(
+    cursor: duckdb.DuckDBPyConnection,
+    snapshot: Snapshot,
+    dataset: Dataset,
+    symbols: Sequence[int],
+    start: int,
+    end: int,
+    columns: Sequence[str],
+) -> pa.Table:
+    """All versions above the archive's floors, up to the snapshot's commit, ordered by symbol, time and version.
+
+    Columns: symbol (id), timestamp (int64), commit, lost, source (id), and those asked for.
+    """
+    names = [*_ALWAYS, *[c for c in columns if c not in (*_ALWAYS, PLACE)]]
+    selected = ", ".join(f'"{name}"' for name in names)
+    chosen = ", ".join(str(int(symbol)) for symbol in symbols)
+    table = cursor.sql(
+        f"SELECT {selected} FROM {dataset.kind} WHERE code = ? AND symbol IN ({chosen}) AND timestamp >= ? "
+        f"AND timestamp < ? AND commit <= ? ORDER BY symbol, timestamp, commit, rowid",
+        params=[dataset.code, start, end, snapshot.head],
+    ).to_arrow_table()
+    if PLACE in columns:
+        table = table.append_column(PLACE, pa.array(_places(table)))
+    return _above_floors(snapshot, dataset, table)
+
+
+def _places(rows: pa.Table) -> np.ndarray:
+    """Each row's position among those of its symbol, time and commit, which stand together in the order written."""
+    first = np.ones(rows.num_rows, bool)
+    first[1:] = False
+    for name in ("symbol", "timestamp", "commit"):
+        column = rows[name].to_numpy()
+        first[1:] |= column[1:] != column[:-1]
+    starts = np.flatnonzero(first)
+    return (np.arange(rows.num_rows) - np.repeat(starts, np.diff([*starts, rows.num_rows]))).astype("i4")
+
+
+_ALWAYS = ("symbol", "timestamp", "commit", "lost", "source")
+
+
+def _above_floors(snapshot: Snapshot, dataset: Dataset, table: pa.Table) -> pa.Table:
+    floors = snapshot.shelf(dataset).floors
+    if not floors or table.num_rows == 0:
+        return table
+    times, commits = table["timestamp"].to_numpy(), table["commit"].to_numpy()
+    above = commits > snapshot.shelf(dataset).floors_of(dataset.span_of(times))
+    return table if above.all() else table.filter(pa.array(above))
+
+
+def purge_slice(connection: duckdb.DuckDBPyConnection, dataset: Dataset, span: int, floor: int) -> int:
+    """Delete some of the hot rows that the archive holds; returns how many, 0 when none is left."""
+    condition = f"code = {dataset.code} AND timestamp >= ? AND timestamp < ? AND commit <= ?"
+    parameters = [*dataset.bounds(span), floor]
+    # A checkpoint may give the rows behind a deleted slice smaller numbers, so each slice looks for its start.
+    low = _first_row(connection, dataset, condition, parameters)
+    if low is None:
+        return 0
+    statement = f"DELETE FROM {dataset.kind} WHERE rowid >= ? AND rowid < ? AND {condition}"
+    return int(connection.execute(statement, [low, low + ROWS_PER_DELETE, *parameters]).fetchall()[0][0])
+
+
+def _first_row(
+    connection: duckdb.DuckDBPyConnection, dataset: Dataset, condition: str, parameters: list[int]
+) -> int | None:
+    row: int | None
+    ((row,),) = connection.execute(f"SELECT min(rowid) FROM {dataset.kind} WHERE {condition}", parameters).fetchall()
+    return row

@@ -1,0 +1,51 @@
+"""Who still reads what: files and rows that were replaced go away only when no reader can ask for them."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+
+class Pins:
+    """A reader holds the generation that it started in; what a later generation replaced waits for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._generation = 0
+        self._held: Counter[int] = Counter()
+        self._retired: list[tuple[int, Callable[[], None]]] = []
+
+    def hold(self) -> Callable[[], None]:
+        """Pin what there is now; the returned function lets go of it (once)."""
+        with self._lock:
+            generation = self._generation
+            self._held[generation] += 1
+        return lambda: self._release(generation)
+
+    def _release(self, generation: int) -> None:
+        with self._lock:
+            self._held[generation] -= 1
+            if not self._held[generation]:
+                del self._held[generation]
+
+    def retire(self, dispose: Callable[[], None]) -> None:
+        """Have that called by `tidy` once every reader that is there now has gone."""
+        with self._lock:
+            self._retired.append((self._generation, dispose))
+            self._generation += 1
+
+    def tidy(self) -> int:
+        """Dispose of what nobody can ask for any more; returns how much still waits."""
+        with self._lock:
+            oldest = min(self._held, default=self._generation)
+            ready = [dispose for generation, dispose in self._retired if generation < oldest]
+            self._retired = [entry for entry in self._retired if entry[0] >= oldest]
+        for dispose in ready:
+            dispose()
+        return len(self._retired)
+
+    @property
+    def readers(self) -> int:
+        """How many readers there are."""
+        return sum(self._held.values())

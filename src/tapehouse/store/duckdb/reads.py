@@ -1,0 +1,306 @@
+"""Reads: settled rows straight from row groups, hot rows from DuckDB, put together by symbol and span."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from tapehouse.model import NAME, TIMESTAMP, read_schema
+from tapehouse.store.base import Key, Reading, Selection
+from tapehouse.store.duckdb.catalog import Snapshot
+from tapehouse.store.duckdb.columns import one_chunk
+from tapehouse.store.duckdb.engine import Engine
+from tapehouse.store.duckdb.faults import faults
+from tapehouse.store.duckdb.hot import read_hot
+from tapehouse.store.duckdb.spans import Dataset
+from tapehouse.store.duckdb.versions import version_columns, visible
+
+SYMBOLS_PER_HOT_QUERY = 64
+READ_AHEAD = 4
+"""Row groups that are decoded ahead of the consumer; more would only take memory."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a read resolved to: numbers instead of names, times cut to what may exist."""
+
+    snapshot: Snapshot
+    dataset: Dataset
+    start: int
+    end: int
+    columns: tuple[str, ...]
+    as_of: int
+    source: int | None = None
+    newest_first: bool = False
+
+
+@dataclass(slots=True)
+class Pages:
+    """Cuts a stream of rows to what comes after a key, and to a limit."""
+
+    limit: int | None
+    after: Key | None
+    newest_first: bool
+    taken: int = field(default=0)
+
+    @property
+    def done(self) -> bool:
+        """Whether the limit is reached."""
+        return self.limit is not None and self.taken >= self.limit
+
+    def cut(self, symbol: str, rows: pa.Table) -> pa.Table:
+        """The rows of one symbol, in the order of the answer, that belong to this page."""
+        if self.after is not None and self.after.symbol == symbol:
+            rows = rows.slice(self._skip(rows["timestamp"].to_numpy(), self.after))
+        if self.limit is not None:
+            rows = rows.slice(0, self.limit - self.taken)
+        self.taken += rows.num_rows
+        return rows
+
+    def _skip(self, times: np.ndarray, after: Key) -> int:
+        passed = times > after.timestamp if self.newest_first else times < after.timestamp
+        before = int(passed.sum())
+        same = int((times == after.timestamp).sum())
+        return before + min(same, after.nth + 1)
+
+
+class Reads:
+    """The reading half of the embedded store."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="tapehouse-read")
+
+    def close(self) -> None:
+        """Stop the threads that read ahead."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def read(self, selection: Selection) -> Reading:
+        """See `Store.read`."""
+        schema = read_schema(selection.kind, selection.columns)
+        snapshot, release = self._engine.pinned()
+        as_of = snapshot.head if selection.as_of is None else min(selection.as_of, snapshot.head)
+        scope, symbols = self._resolve(selection, snapshot, as_of, tuple(schema.names))
+        if scope is None:
+            release()
+            return Reading(schema, as_of, iter(()))
+        dictionaries = {
+            "symbol": pa.array(symbols, pa.string()),
+            "source": pa.array(list(self._engine.sources.names), pa.string()),
+        }
+        pages = Pages(selection.limit, selection.after, selection.newest_first)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for place, rows in self._rows(scope, symbols, pages):
+                yield encode(schema, rows, place, dictionaries)
+
+        return Reading(schema, as_of, batches(), release)
+
+    def _resolve(
+        self, selection: Selection, snapshot: Snapshot, as_of: int, columns: tuple[str, ...]
+    ) -> tuple[Scope | None, list[str]]:
+        ids = self._engine.symbols.ids
+        names = ids.keys() if selection.symbols is None else {s for s in selection.symbols if s in ids}
+        if (after := selection.after) is not None:
+            names = {name for name in names if name >= after.symbol}
+        source = None
+        if selection.source is not None:
+            source = self._engine.sources.ids.get(selection.source, -1)
+        scope = Scope(
+            snapshot, Dataset(selection.kind, selection.interval), selection.start, selection.end,
+            columns, as_of, source, selection.newest_first,
+        )  # fmt: skip
+        return (None, []) if source == -1 or not names else (scope, sorted(names))
+
+    def _rows(self, scope: Scope, symbols: list[str], pages: Pages) -> Iterator[tuple[int, pa.Table]]:
+        """Place of the symbol and rows, in the order of the answer."""
+        tasks = self._tasks(scope, symbols)
+        # A page rarely needs more than its first pieces, so nothing is read ahead for it.
+        ahead = READ_AHEAD if pages.limit is None else 0
+        for place, rows in _ahead(self._pool, tasks, ahead):
+            if scope.newest_first:
+                rows = rows.take(pa.array(np.arange(rows.num_rows - 1, -1, -1)))
+            rows = pages.cut(symbols[place], rows)
+            if rows.num_rows:
+                yield place, rows
+            if pages.done:
+                return
+
+    def _tasks(self, scope: Scope, symbols: list[str]) -> Iterator[Callable[[], tuple[int, pa.Table]]]:
+        ids = [self._engine.symbols.ids[name] for name in symbols]
+        for low in range(0, len(ids), SYMBOLS_PER_HOT_QUERY):
+            chunk = ids[low : low + SYMBOLS_PER_HOT_QUERY]
+            hot = self.hot_rows(scope, chunk)
+            for offset, symbol in enumerate(chunk):
+                for span in self._spans(scope, symbol, hot.get(symbol)):
+                    yield _Piece(self, scope, symbol, span, hot.get(symbol), low + offset)
+
+    def hot_rows(self, scope: Scope, symbols: Sequence[int]) -> dict[int, pa.Table]:
+        """The hot versions of those symbols, each sorted by time and version."""
+        index, dataset = self._engine.hot, scope.dataset
+        touched = [s for s in symbols if index.touches(dataset, s, scope.start, scope.end)]
+        if not touched:
+            return {}
+        mixed = scope.source is not None or scope.as_of < scope.snapshot.head or any(
+            index.mixed(dataset, s) or scope.snapshot.deletes_of(dataset, s) for s in touched
+        )  # fmt: skip
+        columns = [*scope.columns, *(version_columns(dataset.kind) if mixed else ())]
+        with faults(f"read {dataset.kind}"):
+            rows = read_hot(self._engine.cursor(), scope.snapshot, dataset, touched, scope.start, scope.end, columns)
+        ids = rows["symbol"].to_numpy()
+        starts = np.searchsorted(ids, touched := sorted(touched), "left")
+        ends = np.searchsorted(ids, touched, "right")
+        cut = zip(touched, starts.tolist(), ends.tolist(), strict=True)
+        return {symbol: rows.slice(low, high - low) for symbol, low, high in cut if high > low}
+
+    def _spans(self, scope: Scope, symbol: int, hot: pa.Table | None) -> list[int]:
+        dataset = scope.dataset
+        shelf = scope.snapshot.shelf(dataset)
+        spans = {
+            span
+            for span in shelf.between(dataset.span_at(scope.start), dataset.span_at(scope.end - 1))
+            if any(file.groups_of(symbol, scope.start, scope.end) for file in shelf.files[span])
+        }
+        if hot is not None:
+            spans |= set(np.unique(dataset.span_of(hot["timestamp"].to_numpy())).tolist())
+        return sorted(spans, reverse=scope.newest_first)
+
+    def piece(self, scope: Scope, symbol: int, span: int, hot: pa.Table | None) -> pa.Table:
+        """The visible rows of one symbol in one span, oldest first, as internal rows of the scope's columns."""
+        floor = scope.snapshot.shelf(scope.dataset).floors.get(span, 0)
+        deletes = [
+            d
+            for d in scope.snapshot.deletes_of(scope.dataset, symbol)
+            if d.version > floor and d.version <= scope.as_of
+        ]
+        hot = _within(hot, *scope.dataset.bounds(span)) if hot is not None else None
+        mixed = hot is not None and self._engine.hot.mixed(scope.dataset, symbol)
+        if deletes or mixed or scope.source is not None or scope.as_of < floor:
+            return self._resolved(scope, symbol, span, hot, floor)
+        tables = self._archived(scope, symbol, span, scope.columns, history=False)
+        if hot is not None and hot.num_rows:
+            tables.append(hot.filter(pa.array(hot["commit"].to_numpy() <= scope.as_of)))
+        return _in_order(_joined(tables, (*scope.columns, "commit") if hot is not None else scope.columns), scope)
+
+    def pieces(self, scope: Scope, symbol: int) -> Iterator[pa.Table]:
+        """The visible rows of one symbol, a span at a time, each oldest first."""
+        hot = self.hot_rows(scope, [symbol]).get(symbol)
+        for span in self._spans(scope, symbol, hot):
+            yield self.piece(scope, symbol, span, hot)
+
+    def versions(self, scope: Scope, symbol: int, hot: pa.Table | None, *, archived: bool = True) -> pa.Table:
+        """Every version of one symbol, visible or not, with the scope's columns and `lost`, given its hot rows."""
+        spans = self._spans(scope, symbol, None) if archived else []
+        tables = [table for s in spans for table in self._archived(scope, symbol, s, scope.columns, history=True)]
+        return _joined([*tables, *([] if hot is None else [hot])], (*scope.columns, "lost"))
+
+    def _resolved(self, scope: Scope, symbol: int, span: int, hot: pa.Table | None, floor: int) -> pa.Table:
+        history = scope.source is not None or scope.as_of < floor
+        columns = tuple(dict.fromkeys((*version_columns(scope.dataset.kind), *scope.columns)))
+        tables = self._archived(scope, symbol, span, columns, history=history)
+        if hot is not None:
+            tables.append(hot)
+        rows = _joined(tables, (*columns, "lost"))
+        positions = visible(
+            scope.dataset.kind,
+            rows,
+            as_of=scope.as_of,
+            source=scope.source,
+            deletes=scope.snapshot.deletes_of(scope.dataset, symbol),
+        )
+        return rows.take(pa.array(positions))
+
+    def _archived(
+        self, scope: Scope, symbol: int, span: int, columns: Sequence[str], *, history: bool
+    ) -> list[pa.Table]:
+        """The archived rows of one symbol in one span: the current ones by time, then the others."""
+        wanted = [c for c in dict.fromkeys(("timestamp", *columns)) if c not in ("symbol", "lost")]
+        found = []
+        for file in scope.snapshot.shelf(scope.dataset).files.get(span, ()):
+            if file.history and not history:
+                continue
+            names = [*wanted, "lost"] if file.history else wanted
+            for i in file.groups_of(symbol, scope.start, scope.end):
+                rows = self._engine.reader.read(file, i, names)
+                found.append((file.history, int(file.first[i]), _within(rows, scope.start, scope.end)))
+        return [rows for _, _, rows in sorted(found, key=lambda entry: entry[:2])]
+
+
+class _Piece:
+    """One piece of work of a read, done in whichever thread calls it."""
+
+    __slots__ = ("_arguments", "_place", "_reads")
+
+    def __init__(self, reads: Reads, scope: Scope, symbol: int, span: int, hot: pa.Table | None, place: int) -> None:
+        self._reads, self._arguments, self._place = reads, (scope, symbol, span, hot), place
+
+    def __call__(self) -> tuple[int, pa.Table]:
+        return self._place, self._reads.piece(*self._arguments)
+
+
+def _ahead(pool: ThreadPoolExecutor, tasks: Iterable[Callable[[], _T]], depth: int) -> Iterator[_T]:
+    """The results in order, with up to `depth` of them under way."""
+    if not depth:
+        yield from (task() for task in tasks)
+        return
+    running: deque[Future[_T]] = deque()
+    try:
+        for task in tasks:
+            running.append(pool.submit(task))
+            if len(running) > depth:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        for future in running:
+            future.cancel()
+
+
+def _within(rows: pa.Table, start: int, end: int) -> pa.Table:
+    times = one_chunk(rows["timestamp"]).to_numpy()
+    if len(times) == 0 or (times[0] >= start and times[-1] < end):
+        return rows
+    low, high = np.searchsorted(times, [start, end])
+    return rows.slice(low, high - low)
+
+
+def _joined(tables: list[pa.Table], columns: Sequence[str]) -> pa.Table:
+    """One table of those columns (without `symbol`); archived rows have no `lost` of their own and were not."""
+    names = [c for c in dict.fromkeys(("timestamp", *columns)) if c != "symbol"]
+    filled = []
+    for table in tables:
+        if "lost" in names and "lost" not in table.column_names:
+            table = table.append_column("lost", pa.array(np.zeros(table.num_rows, bool)))
+        filled.append(table.select(names))
+    return pa.concat_tables(filled) if filled else pa.table({name: pa.array([], pa.int64()) for name in names})
+
+
+def _in_order(rows: pa.Table, scope: Scope) -> pa.Table:
+    times = rows["timestamp"].to_numpy()
+    if len(times) < 2 or (times[1:] > times[:-1]).all() or "commit" not in rows.column_names:
+        return rows
+    return rows.take(pa.array(np.lexsort((rows["commit"].to_numpy(), times))))
+
+
+def encode(schema: pa.Schema, rows: pa.Table, place: int, dictionaries: dict[str, pa.Array]) -> pa.RecordBatch:
+    """Internal rows of one symbol as a batch of the answer; `place` is the symbol's index in its dictionary."""
+    columns = []
+    for wanted in schema:
+        if wanted.name == "symbol":
+            indices = pa.array(np.full(rows.num_rows, place, "i4"))
+            columns.append(pa.DictionaryArray.from_arrays(indices, dictionaries["symbol"]))
+        elif wanted.name == "timestamp":
+            columns.append(one_chunk(rows["timestamp"]).view(TIMESTAMP))
+        elif wanted.type == NAME:
+            columns.append(pa.DictionaryArray.from_arrays(one_chunk(rows[wanted.name]), dictionaries[wanted.name]))
+        else:
+            columns.append(one_chunk(rows[wanted.name]))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)

@@ -1,0 +1,69 @@
+"""How much there is of each symbol: first, last and the exact number of current rows, kept up to date in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+
+from tapehouse.store.duckdb.catalog import Shelf
+from tapehouse.store.duckdb.spans import Dataset
+
+
+@dataclass(slots=True)
+class Extent:
+    """Of one symbol in one data set; times are inclusive."""
+
+    first: int
+    last: int
+    rows: int
+
+
+class SeriesIndex:
+    """Extents per data set and symbol id. Only the writer changes it; a symbol without rows is not in it."""
+
+    def __init__(self) -> None:
+        self.extents: dict[Dataset, dict[int, Extent]] = {}
+
+    def get(self, dataset: Dataset, symbol: int) -> Extent | None:
+        """The extent of a symbol, None when it has no current rows."""
+        return self.extents.get(dataset, {}).get(symbol)
+
+    def add(self, dataset: Dataset, symbol: int, first: int, last: int, rows: int) -> None:
+        """Count new current rows."""
+        extents = self.extents.setdefault(dataset, {})
+        held = extents.get(symbol)
+        if held is None:
+            extents[symbol] = Extent(first, last, rows)
+        else:
+            extents[symbol] = Extent(min(held.first, first), max(held.last, last), held.rows + rows)
+
+    def put(self, dataset: Dataset, symbol: int, extent: Extent | None) -> None:
+        """Set what was counted anew."""
+        extents = self.extents.setdefault(dataset, {})
+        if extent is None:
+            extents.pop(symbol, None)
+        else:
+            extents[symbol] = extent
+
+
+def load_extents(connection: duckdb.DuckDBPyConnection, dataset: Dataset, shelf: Shelf, index: SeriesIndex) -> None:
+    """Count what is archived and what is hot; exact as long as no delete is newer than the archive's floors."""
+    files = [file for held in shelf.files.values() for file in held if not file.history]
+    if files:
+        symbols = np.concatenate([f.symbols for f in files])
+        order = np.argsort(symbols, kind="stable")
+        known, starts = np.unique(symbols[order], return_index=True)
+        first = np.minimum.reduceat(np.concatenate([f.first for f in files])[order], starts)
+        last = np.maximum.reduceat(np.concatenate([f.last for f in files])[order], starts)
+        rows = np.add.reduceat(np.concatenate([f.rows for f in files])[order].astype("i8"), starts)
+        for extent in zip(known.tolist(), first.tolist(), last.tolist(), rows.tolist(), strict=True):
+            index.add(dataset, *extent)
+    hot = connection.execute(
+        f"SELECT symbol, min(timestamp), max(timestamp), count(*) FILTER (fresh) FROM {dataset.kind} "
+        "WHERE code = ? AND NOT lost GROUP BY symbol",
+        [dataset.code],
+    ).fetchall()
+    for symbol, first_time, last_time, count in hot:
+        index.add(dataset, symbol, first_time, last_time, count)

@@ -1,0 +1,310 @@
+"""`duckdb://`: the embedded store. DuckDB holds what changes, Parquet files hold what has settled."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from tapehouse.model import (
+    MAX_TIME_NS,
+    MIN_TIME_NS,
+    Change,
+    Commit,
+    Instrument,
+    Interval,
+    Kind,
+    OnConflict,
+    read_schema,
+)
+from tapehouse.store.aggregate import aggregate_by_reading
+from tapehouse.store.base import Aggregation, Capability, CompactionReport, Edges, Reading, Selection, Series
+from tapehouse.store.duckdb.compactor import Compactor
+from tapehouse.store.duckdb.engine import Engine
+from tapehouse.store.duckdb.faults import faults
+from tapehouse.store.duckdb.reads import Reads
+from tapehouse.store.duckdb.spans import Dataset
+from tapehouse.store.duckdb.writes import Writes
+from tapehouse.store.owner import Owner
+from tapehouse.store.tables import check_interval, conform
+
+log = logging.getLogger("tapehouse.store")
+
+
+class DuckDBStore:
+    """A folder that this process owns until `close`.
+
+    Raises `StoreLocked` (naming the owner), `StoreReadOnly`, `StoreFull`, `StoreTooNew` or `StoreDamaged` when the
+    folder cannot be opened.
+    """
+
+    def __init__(
+        self, folder: Path | str, *, memory_limit_mb: int = 1_024, threads: int = 2, command: str | None = None
+    ) -> None:
+        self.folder = Path(folder)
+        self._engine = Engine(self.folder, memory_limit_mb=memory_limit_mb, threads=threads, command=command)
+        self._reads = Reads(self._engine)
+        self._writes = Writes(self._engine, self._reads)
+        self._compactor = Compactor(self._engine, self._reads)
+        self._announcements = Announcements()
+        self._recount_deleted()
+
+    def _recount_deleted(self) -> None:
+        """The indexes count hot rows as they were inserted; where a delete came later, count what is left."""
+        snapshot, hot = self._engine.snapshot, self._engine.hot
+        for (dataset, symbol), deletes in snapshot.deletes.items():
+            shelf = snapshot.shelf(dataset)
+            for delete in deletes:
+                spans = {
+                    *shelf.between(dataset.span_at(delete.start), dataset.span_at(delete.end - 1)),
+                    *hot.spans.get(dataset, ()),
+                }
+                if any(delete.version > shelf.floors.get(span, 0) for span in spans):
+                    self._writes.recount(dataset, symbol)
+                    hot.count(dataset, [(span, 1) for span in spans])
+                    break
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """See `Store.capabilities`."""
+        return frozenset(Capability)
+
+    @property
+    def owner(self) -> Owner:
+        """How this process is known to others that look for the folder's owner."""
+        return self._engine.ownership.owner
+
+    def announce_address(self, address: str) -> None:
+        """Let those who look for the owner know where it serves HTTP."""
+        self._engine.ownership.announce(address)
+
+    def write(
+        self,
+        kind: Kind,
+        table: pa.Table,
+        *,
+        interval: Interval | None = None,
+        on_conflict: OnConflict = OnConflict.REPLACE,
+        prefer: Sequence[str] = (),
+        source: str | None = None,
+        batch: str | None = None,
+    ) -> Commit:
+        """See `Store.write`."""
+        table = conform(kind, table, interval, source)
+        with self._engine.writing, faults(f"write {kind}"):
+            commit, change = self._writes.write(
+                kind, table, interval=interval, on_conflict=on_conflict, prefer=prefer, batch=batch
+            )
+            self._announcements.put(change)
+        self._announcements.deliver()
+        return commit
+
+    def delete(
+        self,
+        kind: Kind,
+        symbols: Sequence[str],
+        *,
+        interval: Interval | None = None,
+        start: int = MIN_TIME_NS,
+        end: int = MAX_TIME_NS,
+        batch: str | None = None,
+    ) -> Commit:
+        """See `Store.delete`."""
+        check_interval(kind, interval)
+        with self._engine.writing, faults(f"delete {kind}"):
+            commit, change = self._writes.delete(Dataset(kind, interval), symbols, start, end, batch)
+            self._announcements.put(change)
+        self._announcements.deliver()
+        return commit
+
+    def read(self, selection: Selection) -> Reading:
+        """See `Store.read`."""
+        check_interval(selection.kind, selection.interval)
+        return self._reads.read(selection)
+
+    def latest(
+        self,
+        kind: Kind,
+        symbols: Sequence[str] | None = None,
+        *,
+        interval: Interval | None = None,
+        columns: tuple[str, ...] | None = None,
+    ) -> pa.Table:
+        """See `Store.latest`."""
+        check_interval(kind, interval)
+        dataset, ids = Dataset(kind, interval), self._engine.symbols.ids
+        names = self.symbols() if symbols is None else sorted({s for s in symbols if s in ids})
+        newest = []
+        for name in names:
+            extent = self._engine.series.get(dataset, ids[name])
+            if extent is not None:
+                selection = Selection(
+                    kind=kind, interval=interval, symbols=(name,), start=extent.last, end=extent.last + 1,
+                    columns=columns, limit=1, newest_first=True,
+                )  # fmt: skip
+                newest.append(self._reads.read(selection).table())
+        return pa.concat_tables(newest).unify_dictionaries() if newest else read_schema(kind, columns).empty_table()
+
+    def aggregate(self, selection: Selection, edges: Edges, aggregation: Aggregation) -> pa.Table:
+        """See `Store.aggregate`."""
+        check_interval(selection.kind, selection.interval)
+        return aggregate_by_reading(self.read, selection, edges, aggregation)
+
+    def symbols(self) -> list[str]:
+        """See `Store.symbols`."""
+        names = self._engine.symbols.names
+        with self._engine.writing:
+            held = {symbol for extents in self._engine.series.extents.values() for symbol in extents}
+        return sorted(names[symbol] for symbol in held)
+
+    def coverage(self, kind: Kind | None = None, symbols: Sequence[str] | None = None) -> list[Series]:
+        """See `Store.coverage`."""
+        wanted = None if symbols is None else set(symbols)
+        names = self._engine.symbols.names
+        with self._engine.writing:
+            found = [
+                Series(symbol=names[s], kind=d.kind, interval=d.interval, first=e.first, last=e.last, rows=e.rows)
+                for d, extents in self._engine.series.extents.items()
+                if kind is None or d.kind is kind
+                for s, e in extents.items()
+                if wanted is None or names[s] in wanted
+            ]
+        kinds, intervals = list(Kind), [None, *Interval]
+        return sorted(found, key=lambda s: (s.symbol, kinds.index(s.kind), intervals.index(s.interval)))
+
+    def stats(self) -> dict[str, Any]:
+        """See `Store.stats`: rows and bytes of the hot and the archived part, by data set and in all."""
+        engine = self._engine
+        with engine.writing:
+            sets = {d: sum(e.rows for e in extents.values()) for d, extents in engine.series.extents.items()}
+            hot = {d: engine.hot.rows(d) for d in engine.hot.spans}
+            files = list(engine.files())
+            symbols = len({s for extents in engine.series.extents.values() for s in extents})
+        database = sum(p.stat().st_size for p in self.folder.glob("tapehouse.duckdb*"))
+        archive = sum(file.bytes for file in files)
+        return {
+            "store": "duckdb",
+            "folder": str(self.folder),
+            "commit": engine.snapshot.head,
+            "symbols": symbols,
+            "rows": sum(sets.values()),
+            "hot_rows": sum(hot.values()),
+            "archive_files": len(files),
+            "archive_bytes": archive,
+            "database_bytes": database,
+            "bytes": archive + database,
+            "open_readings": engine.pins.readers,
+            "series": [
+                {"kind": d.kind, "interval": d.interval, "rows": rows, "hot_rows": hot.get(d, 0)}
+                for d, rows in sorted(sets.items(), key=lambda item: (item[0].kind, item[0].code))
+                if rows
+            ],
+        }
+
+    def head(self) -> int:
+        """See `Versions.head`."""
+        return self._engine.snapshot.head
+
+    def commit_at(self, time: int) -> int:
+        """See `Versions.commit_at`."""
+        with faults("read the commits"):
+            rows = self._engine.cursor().execute(
+                "SELECT coalesce(max(number), 0) FROM commits WHERE recorded <= ?", [time]
+            )  # fmt: skip
+            return int(rows.fetchall()[0][0])
+
+    def commits(self, *, after: int = 0, limit: int = 100) -> list[Commit]:
+        """See `Versions.commits`."""
+        with faults("read the commits"):
+            rows = self._engine.cursor().execute(
+                "SELECT number, recorded, kind, code, batch, action, inserted, replaced, unchanged, rejected, deleted, "
+                'start, "end" FROM commits WHERE number > ? ORDER BY number LIMIT ?',
+                [after, limit],
+            )
+            return [_commit(row) for row in rows.fetchall()]
+
+    def compact(self, *, everything: bool = False) -> CompactionReport:
+        """See `Compacts.compact`."""
+        return self._compactor.compact(everything=everything)
+
+    def subscribe(self, listener: Callable[[Change], None]) -> Callable[[], None]:
+        """See `Announces.subscribe`."""
+        return self._announcements.subscribe(listener)
+
+    def instruments(self) -> list[Instrument]:
+        """See `KeepsInstruments.instruments`."""
+        names = ", ".join(Instrument.__struct_fields__)
+        with faults("read the instruments"):
+            rows = self._engine.cursor().execute(f"SELECT {names} FROM instruments ORDER BY pattern").fetchall()
+        return [Instrument(**dict(zip(Instrument.__struct_fields__, row, strict=True))) for row in rows]
+
+    def put_instruments(self, instruments: Sequence[Instrument]) -> None:
+        """See `KeepsInstruments.put_instruments`."""
+        names = Instrument.__struct_fields__
+        with self._engine.writing, self._engine.transaction("store instruments") as connection:
+            for instrument in instruments:
+                connection.execute("DELETE FROM instruments WHERE pattern = ?", [instrument.pattern])
+                values = [getattr(instrument, name) for name in names]
+                marks = ", ".join("?" * len(names))
+                connection.execute(f"INSERT INTO instruments ({', '.join(names)}) VALUES ({marks})", values)
+
+    def forget_footers(self) -> None:
+        """Drop the cached footers of archive files, as a benchmark of cold reads needs."""
+        self._engine.reader.forget()
+
+    def close(self) -> None:
+        """See `Closes.close`."""
+        self._reads.close()
+        self._engine.close()
+
+
+class Announcements:
+    """Tells listeners of changes in the order of their commits, outside the writer's lock."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Change] = deque()
+        self._listeners: tuple[Callable[[Change], None], ...] = ()
+        self._delivering = threading.Lock()
+
+    def subscribe(self, listener: Callable[[Change], None]) -> Callable[[], None]:
+        """Add a listener; the returned function removes it."""
+        self._listeners = (*self._listeners, listener)
+
+        def unsubscribe() -> None:
+            self._listeners = tuple(known for known in self._listeners if known is not listener)
+
+        return unsubscribe
+
+    def put(self, change: Change | None) -> None:
+        """Queue a change; called in commit order, under the writer's lock."""
+        if change is not None:
+            self._waiting.append(change)
+
+    def deliver(self) -> None:
+        """Call the listeners with what waits; one that raises is logged, and the others still hear of it."""
+        while self._waiting and self._delivering.acquire(blocking=False):
+            try:
+                while self._waiting:
+                    self._tell(self._waiting.popleft())
+            finally:
+                self._delivering.release()
+
+    def _tell(self, change: Change) -> None:
+        for listener in self._listeners:
+            try:
+                listener(change)
+            except Exception:  # whatever a listener does, the commit stands and the others must hear of it
+                log.exception("a listener failed on commit %d", change.commit)
+
+
+def _commit(row: Sequence[Any]) -> Commit:
+    number, recorded, kind, code, *rest = row
+    dataset = Dataset.decode(kind, code)
+    names = ("batch", "action", "inserted", "replaced", "unchanged", "rejected", "deleted", "start", "end")
+    fields: Mapping[str, Any] = dict(zip(names, rest, strict=True))
+    return Commit(number=number, recorded=recorded, kind=dataset.kind, interval=dataset.interval, **fields)

@@ -1,0 +1,151 @@
+"""Which version of a row counts: for a read, and for a write that meets stored rows. See docs/design/versions.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tapehouse.model import Kind, OnConflict
+from tapehouse.store.duckdb.catalog import Delete
+from tapehouse.store.duckdb.files import PLACE, value_fields
+
+_IDENTITY = {Kind.TRADES: ("price", "size"), Kind.QUOTES: ("bid", "bid_size", "ask", "ask_size")}
+
+
+def version_columns(kind: Kind) -> tuple[str, ...]:
+    """What must be known of stored rows, beside whether they are lost, to tell which of them count."""
+    common = ("timestamp", "commit", "source")
+    return common if kind is Kind.BARS else (*common, *_IDENTITY[kind], "id", "ordinal", PLACE)
+
+
+def visible(
+    kind: Kind, rows: pa.Table, *, as_of: int, source: int | None = None, deletes: Sequence[Delete] = ()
+) -> np.ndarray:
+    """Positions, in time order, of the versions of one symbol that a read as of that commit sees.
+
+    `rows` has `version_columns` and lost.
+    """
+    times, commits = rows["timestamp"].to_numpy(), rows["commit"].to_numpy()
+    lost = np.asarray(rows["lost"].to_numpy(), bool)
+    kept = (commits <= as_of) & not_deleted(times, commits, deletes, as_of)
+    kept &= ~lost if source is None else rows["source"].to_numpy() == source
+    position = np.flatnonzero(kept)
+    order = position[np.lexsort((~lost[position], commits[position], times[position]))]
+    newest = order[_last_of_equal(times[order])] if kind is Kind.BARS else _newest_by_identity(kind, rows, order)
+    place = newest if kind is Kind.BARS else rows[PLACE].to_numpy()[newest]
+    return np.asarray(newest[np.lexsort((place, commits[newest], times[newest]))])
+
+
+def not_deleted(times: np.ndarray, commits: np.ndarray, deletes: Sequence[Delete], as_of: int) -> np.ndarray:
+    """Which versions no delete up to `as_of` hides."""
+    kept = np.ones(len(times), bool)
+    for delete in deletes:
+        if delete.version <= as_of:
+            kept &= ~((commits < delete.version) & (times >= delete.start) & (times < delete.end))
+    return kept
+
+
+def _last_of_equal(ordered: np.ndarray) -> np.ndarray:
+    last = np.ones(len(ordered), bool)
+    last[:-1] = ordered[1:] != ordered[:-1]
+    return last
+
+
+def _newest_by_identity(kind: Kind, rows: pa.Table, order: np.ndarray) -> np.ndarray:
+    if len(order) == 0:
+        return order
+    unnamed = pc.is_null(rows["id"])
+    keys = {"timestamp": rows["timestamp"], "source": rows["source"], "id": rows["id"]}
+    for name in (*_IDENTITY[kind], "ordinal"):
+        keys[name] = pc.if_else(unnamed, rows[name], pa.scalar(None, rows[name].type))
+    table = pa.table(keys).take(pa.array(order)).append_column("place", pa.array(np.arange(len(order))))
+    newest = table.group_by(list(keys)).aggregate([("place", "max")])["place_max"].to_numpy()
+    return np.asarray(order[newest])
+
+
+class Verdict(IntEnum):
+    """What becomes of a written row."""
+
+    UNCHANGED = 0
+    INSERTED = 1
+    REPLACED = 2
+    REJECTED = 3
+
+
+def judge(
+    cursor: duckdb.DuckDBPyConnection,
+    kind: Kind,
+    incoming: pa.Table,
+    stored: pa.Table,
+    *,
+    on_conflict: OnConflict,
+    prefer: Sequence[int],
+) -> np.ndarray:
+    """The verdict on each incoming row, given every stored version (not deleted) of the keys that it may meet.
+
+    Under `error`, `REPLACED` and `REJECTED` both mean a conflict.
+    """
+    cursor.register("incoming", incoming.append_column("pos", pa.array(np.arange(incoming.num_rows))))
+    cursor.register("stored", stored)
+    try:
+        verdicts = cursor.sql(_judgement(kind, incoming.column_names, on_conflict, prefer)).fetchnumpy()
+    finally:
+        cursor.unregister("incoming")
+        cursor.unregister("stored")
+    judged = np.empty(incoming.num_rows, "i1")
+    judged[np.asarray(verdicts["pos"])] = np.asarray(verdicts["verdict"])
+    return judged
+
+
+def _judgement(kind: Kind, columns: Sequence[str], on_conflict: OnConflict, prefer: Sequence[int]) -> str:
+    values = [f.name for f in value_fields(kind)]
+    key, same_key = _key(kind), " AND ".join(f"n.{k} IS NOT DISTINCT FROM o.{k}" for k in _key_names(kind))
+    present = ", ".join(f'"{v}"' if v in columns else f"NULL AS {v}" for v in values)
+    equal = " AND ".join(f'n."{v}" IS NOT DISTINCT FROM {{0}}."{v}"' for v in [*values, "source"])
+    # Of rows of one key in the table the later wins among equals; under `keep` the first.
+    best = "pos" if on_conflict is OnConflict.KEEP else "rank, pos DESC"
+    keys = ", ".join(_key_names(kind))
+    stored_values = ", ".join(f'"{v}"' for v in values)
+    wins = {"replace": "true", "keep": "false", "prefer": "n.rank <= o.rank", "error": "true"}[on_conflict]
+    return f"""
+    WITH n AS (
+        SELECT *, row_number() OVER (PARTITION BY {keys} ORDER BY {best}) AS place,
+               row_number() OVER (PARTITION BY {keys}, {stored_values}, source ORDER BY {best}) AS again
+        FROM (SELECT pos, symbol, timestamp, source, {present}, {key}, {_rank(prefer)} AS rank FROM incoming)),
+    versions AS (SELECT *, {key}, {_rank(prefer)} AS rank FROM stored),
+    o AS (SELECT * FROM versions WHERE NOT lost
+          QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY commit DESC) = 1),
+    own AS (SELECT * FROM versions
+            QUALIFY row_number() OVER (PARTITION BY {keys}, source ORDER BY commit DESC, lost) = 1)
+    SELECT n.pos, CASE
+        WHEN n.again > 1 THEN {Verdict.UNCHANGED:d}
+        WHEN n.place = 1 AND o.symbol IS NULL THEN {Verdict.INSERTED:d}
+        WHEN n.place = 1 AND {equal.format("o")} THEN {Verdict.UNCHANGED:d}
+        WHEN n.place = 1 AND {wins} THEN {Verdict.REPLACED:d}
+        WHEN own.symbol IS NOT NULL AND {equal.format("own")} THEN {Verdict.UNCHANGED:d}
+        ELSE {Verdict.REJECTED:d} END AS verdict
+    FROM n LEFT JOIN o ON {same_key}
+    LEFT JOIN own ON {same_key.replace("o.", "own.")} AND n.source = own.source"""
+
+
+def _rank(prefer: Sequence[int]) -> str:
+    cases = " ".join(f"WHEN {int(source)} THEN {rank}" for rank, source in enumerate(prefer))
+    return f"CASE source {cases} ELSE {len(prefer)} END" if cases else "0"
+
+
+def _key_names(kind: Kind) -> list[str]:
+    if kind is Kind.BARS:
+        return ["symbol", "timestamp"]
+    return ["symbol", "timestamp", "source", "key_id", "key_ordinal", *[f"key_{v}" for v in _IDENTITY[kind]]]
+
+
+def _key(kind: Kind) -> str:
+    if kind is Kind.BARS:
+        return "NULL AS keyless"
+    parts = [f"CASE WHEN id IS NULL THEN {v} END AS key_{v}" for v in ("ordinal", *_IDENTITY[kind])]
+    return ", ".join(["id AS key_id", *parts])

@@ -1,0 +1,361 @@
+"""Writes and deletes: one transaction each, judged against what is stored only where time ranges overlap."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from tapehouse.errors import Conflict
+from tapehouse.model import Change, Commit, Interval, Kind, OnConflict
+from tapehouse.store.duckdb import hot
+from tapehouse.store.duckdb.catalog import Delete, Shelf, Snapshot, insert
+from tapehouse.store.duckdb.columns import one_chunk
+from tapehouse.store.duckdb.engine import Engine
+from tapehouse.store.duckdb.files import value_fields
+from tapehouse.store.duckdb.reads import Reads, Scope
+from tapehouse.store.duckdb.series import Extent
+from tapehouse.store.duckdb.spans import Dataset
+from tapehouse.store.duckdb.versions import Verdict, judge, not_deleted, version_columns
+from tapehouse.store.failpoints import failpoint
+
+CONFLICTS_SHOWN = 5
+
+
+@dataclass(slots=True)
+class Incoming:
+    """A table on its way in: names as numbers, and per symbol the time range of its rows."""
+
+    dataset: Dataset
+    rows: pa.Table
+    new_symbols: list[tuple[int, str]]
+    new_sources: list[tuple[int, str]]
+    symbols: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """`[start, end)` of all rows."""
+        return int(self.first.min()), int(self.last.max()) + 1
+
+
+class Writes:
+    """The writing half of the embedded store."""
+
+    def __init__(self, engine: Engine, reads: Reads) -> None:
+        self._engine = engine
+        self._reads = reads
+
+    def write(
+        self,
+        kind: Kind,
+        table: pa.Table,
+        *,
+        interval: Interval | None,
+        on_conflict: OnConflict,
+        prefer: Sequence[str],
+        batch: str | None,
+    ) -> tuple[Commit, Change | None]:
+        """See `Store.write`; the table conforms. The caller holds `writing`."""
+        engine, dataset = self._engine, Dataset(kind, interval)
+        if table.num_rows == 0:
+            return self._unchanged(dataset, 0), None
+        incoming = self._number(dataset, table)
+        verdicts = self._judge(incoming, on_conflict, prefer)
+        counts = np.bincount(verdicts, minlength=len(Verdict)) if verdicts is not None else [0, table.num_rows, 0, 0]
+        unchanged, inserted, replaced, rejected = (int(count) for count in counts)
+        if inserted + replaced + rejected == 0:
+            return self._unchanged(dataset, unchanged), None
+        start, end = incoming.span
+        commit = self._next(
+            dataset,
+            "write",
+            batch,
+            start,
+            end,
+            inserted=inserted,
+            replaced=replaced,
+            unchanged=unchanged,
+            rejected=rejected,
+        )
+        stored = self._store(incoming, verdicts, commit)
+        self._index(incoming, stored)
+        engine.snapshot = Snapshot(commit.number, commit.recorded, engine.snapshot.shelves, engine.snapshot.deletes)
+        changed = engine.symbols.names
+        names = tuple(sorted(changed[i] for i in np.unique(stored["symbol"].to_numpy())))
+        return commit, Change(commit=commit.number, kind=kind, interval=interval, symbols=names, start=start, end=end)
+
+    def _number(self, dataset: Dataset, table: pa.Table) -> Incoming:
+        """Names become numbers; the rows are those of `table`, in its order."""
+        columns, fresh = {}, {}
+        for name, known in (("symbol", self._engine.symbols), ("source", self._engine.sources)):
+            encoded = one_chunk(table[name].unify_dictionaries())
+            used = np.unique(encoded.indices.to_numpy())
+            numbers, fresh[name] = known.number(encoded.dictionary.take(pa.array(used)).to_pylist())
+            by_index = np.zeros(len(encoded.dictionary), "i4")
+            by_index[used] = numbers
+            columns[name] = pa.array(by_index[encoded.indices.to_numpy()])
+        columns["timestamp"] = one_chunk(table["timestamp"]).view(pa.int64())
+        values = [f.name for f in value_fields(dataset.kind) if f.name in table.column_names]
+        rows = pa.table({**columns, **{name: table[name] for name in values}})
+        ranges = (
+            rows.select(["symbol", "timestamp"])
+            .group_by("symbol")
+            .aggregate([("timestamp", "min"), ("timestamp", "max")])
+        )
+        symbols, first, last = (ranges[n].to_numpy() for n in ("symbol", "timestamp_min", "timestamp_max"))
+        return Incoming(dataset, rows, fresh["symbol"], fresh["source"], symbols, first, last)
+
+    def _judge(self, incoming: Incoming, on_conflict: OnConflict, prefer: Sequence[str]) -> np.ndarray | None:
+        """The verdict on each row; None means that all are new, without any comparison."""
+        overlapping = self._overlapping(incoming)
+        if not overlapping and not _may_repeat(incoming):
+            return None
+        stored = self._stored(incoming, overlapping)
+        ranks = [self._engine.sources.ids.get(name, -1) for name in prefer]
+        ranks = [
+            _number_of(incoming.new_sources, name) if rank < 0 else rank
+            for rank, name in zip(ranks, prefer, strict=True)
+        ]
+        verdicts = judge(
+            self._engine.cursor(), incoming.dataset.kind, incoming.rows, stored, on_conflict=on_conflict, prefer=ranks
+        )
+        if on_conflict is OnConflict.ERROR:
+            self._refuse_conflicts(incoming, verdicts)
+        return verdicts
+
+    def _overlapping(self, incoming: Incoming) -> list[int]:
+        """Symbols with versions, current or not, in the time range of their new rows."""
+        engine, dataset = self._engine, incoming.dataset
+        shelf = engine.snapshot.shelf(dataset)
+        known = len(engine.symbols.names)
+        found = []
+        for symbol, first, last in zip(
+            incoming.symbols.tolist(), incoming.first.tolist(), incoming.last.tolist(), strict=True
+        ):
+            if symbol < known and (
+                engine.hot.touches(dataset, symbol, first, last + 1) or _archived(dataset, shelf, symbol, first, last)
+            ):
+                found.append(symbol)
+        return found
+
+    def _stored(self, incoming: Incoming, symbols: list[int]) -> pa.Table:
+        """Every version that is not deleted of those symbols, from the first to the last new row of any of them."""
+        dataset, snapshot = incoming.dataset, self._engine.snapshot
+        columns = dict.fromkeys((*version_columns(dataset.kind), *(f.name for f in value_fields(dataset.kind))))
+        place = np.isin(incoming.symbols, symbols)
+        if not symbols:
+            return _empty_stored(dataset)
+        start, end = int(incoming.first[place].min()), int(incoming.last[place].max()) + 1
+        scope = Scope(snapshot, dataset, start, end, tuple(columns), snapshot.head, newest_first=False)
+        tables = []
+        hot_rows = self._reads.hot_rows(scope, symbols)
+        for symbol in symbols:
+            rows = self._reads.versions(scope, symbol, hot_rows.get(symbol))
+            kept = not_deleted(
+                rows["timestamp"].to_numpy(),
+                rows["commit"].to_numpy(),
+                snapshot.deletes_of(dataset, symbol),
+                snapshot.head,
+            )
+            rows = rows if kept.all() else rows.filter(pa.array(kept))
+            tables.append(rows.append_column("symbol", pa.array(np.full(rows.num_rows, symbol, "i4"))))
+        return pa.concat_tables(tables)
+
+    def _refuse_conflicts(self, incoming: Incoming, verdicts: np.ndarray) -> None:
+        differing = np.flatnonzero(verdicts >= Verdict.REPLACED)
+        if len(differing) == 0:
+            return
+        fresh = dict(incoming.new_symbols)
+        examples = []
+        for row in differing[:CONFLICTS_SHOWN].tolist():
+            symbol = incoming.rows["symbol"][row].as_py()
+            name = fresh.get(symbol) or self._engine.symbols.names[symbol]
+            examples.append({"row": row, "symbol": name, "timestamp": incoming.rows["timestamp"][row].as_py()})
+        raise Conflict(
+            f"{len(differing)} rows differ from what is stored, the first is row {examples[0]['row']} "
+            f"({examples[0]['symbol']}); nothing was written (on_conflict=error)",
+            conflicts=len(differing),
+            examples=examples,
+        )
+
+    def _store(self, incoming: Incoming, verdicts: np.ndarray | None, commit: Commit) -> pa.Table:
+        """The transaction; returns the rows that were stored."""
+        engine, dataset, rows = self._engine, incoming.dataset, incoming.rows
+        if verdicts is not None:
+            rows = rows.append_column("lost", pa.array(verdicts == Verdict.REJECTED))
+            rows = rows.append_column("fresh", pa.array(verdicts == Verdict.INSERTED))
+            rows = rows.filter(pa.array(verdicts != Verdict.UNCHANGED))
+        with engine.transaction(f"write {dataset.kind}") as connection:
+            for names, fresh in ((engine.symbols, incoming.new_symbols), (engine.sources, incoming.new_sources)):
+                if fresh:
+                    connection.executemany(f"INSERT INTO names VALUES ('{names.kind}', ?, ?)", fresh)
+            failpoint("write.names.inserted")
+            insert(connection, hot.insert_statement(dataset, rows.column_names), rows, [dataset.code, commit.number])
+            failpoint("write.rows.inserted")
+            _insert_commit(connection, dataset, commit)
+        engine.symbols.add(incoming.new_symbols)
+        engine.sources.add(incoming.new_sources)
+        return rows
+
+    def _index(self, incoming: Incoming, stored: pa.Table) -> None:
+        """Memory learns of the rows before any reader can see them."""
+        engine, dataset = self._engine, incoming.dataset
+        times = one_chunk(stored["timestamp"]).to_numpy()
+        engine.hot.add_spans(dataset, times)
+        if "fresh" not in stored.column_names:
+            counts = Counter(dict(zip(*_counts(stored["symbol"].to_numpy()), strict=True)))
+            mixed: set[int] = set()
+        else:
+            fresh, symbols = stored["fresh"].to_numpy(zero_copy_only=False), stored["symbol"].to_numpy()
+            counts = Counter(dict(zip(*_counts(symbols[fresh]), strict=True)))
+            mixed = set(symbols[~fresh].tolist())
+        for symbol, first, last in zip(
+            incoming.symbols.tolist(), incoming.first.tolist(), incoming.last.tolist(), strict=True
+        ):
+            engine.hot.add(dataset, symbol, first, last, mixed=symbol in mixed)
+            if counts[symbol]:
+                engine.series.add(dataset, symbol, first, last, counts[symbol])
+
+    def _next(self, dataset: Dataset, action: str, batch: str | None, start: int, end: int, **counts: int) -> Commit:
+        snapshot = self._engine.snapshot
+        return Commit(
+            number=snapshot.head + 1,
+            # A clock that was set back must not make commits run backwards.
+            recorded=max(time.time_ns(), snapshot.recorded + 1),
+            kind=dataset.kind,
+            interval=dataset.interval,
+            batch=batch,
+            action=action,
+            start=start,
+            end=end,
+            **counts,
+        )
+
+    def _unchanged(self, dataset: Dataset, rows: int) -> Commit:
+        snapshot = self._engine.snapshot
+        return Commit(
+            number=snapshot.head,
+            recorded=snapshot.recorded,
+            kind=dataset.kind,
+            interval=dataset.interval,
+            unchanged=rows,
+        )
+
+    def delete(
+        self, dataset: Dataset, symbols: Iterable[str], start: int, end: int, batch: str | None
+    ) -> tuple[Commit, Change | None]:
+        """See `Store.delete`. The caller holds `writing`."""
+        engine, ids = self._engine, self._engine.symbols.ids
+        hidden: dict[int, np.ndarray] = {}
+        for name in sorted(set(symbols)):
+            if name in ids and engine.series.get(dataset, ids[name]) is not None:
+                times = self._times(dataset, ids[name], start, end)
+                if len(times):
+                    hidden[ids[name]] = times
+        if not hidden:
+            return self._unchanged(dataset, 0), None
+        commit = self._next(dataset, "delete", batch, start, end, deleted=sum(map(len, hidden.values())))
+        rows = pa.table({"symbol": pa.array(list(hidden), pa.int32())})
+        with engine.transaction(f"delete {dataset.kind}") as connection:
+            statement = "INSERT INTO deletes SELECT ?, ?, ?, symbol, ?, ? FROM incoming"
+            insert(connection, statement, rows, [commit.number, dataset.kind, dataset.code, start, end])
+            failpoint("delete.inserted")
+            _insert_commit(connection, dataset, commit)
+        deletes = dict(engine.snapshot.deletes)
+        for symbol, times in hidden.items():
+            deletes[dataset, symbol] = (*deletes.get((dataset, symbol), ()), Delete(commit.number, start, end))
+            engine.hot.add_spans(dataset, times)
+        engine.snapshot = Snapshot(commit.number, commit.recorded, engine.snapshot.shelves, deletes)
+        for symbol, times in hidden.items():
+            self.recount(dataset, symbol, gone=len(times))
+        names = tuple(engine.symbols.names[symbol] for symbol in hidden)
+        change = Change(
+            commit=commit.number, kind=dataset.kind, interval=dataset.interval, symbols=names, start=start, end=end
+        )
+        return commit, change
+
+    def recount(self, dataset: Dataset, symbol: int, gone: int | None = None) -> None:
+        """Find a symbol's first and last row again after a delete; without `gone`, count its rows too."""
+        held = self._engine.series.get(dataset, symbol)
+        if held is None:
+            return
+        if gone is None:
+            times = self._times(dataset, symbol, held.first, held.last + 1)
+            rows = len(times)
+        else:
+            rows = held.rows - gone
+        if rows == 0:
+            self._engine.series.put(dataset, symbol, None)
+            return
+        first, last = (self._outermost(dataset, symbol, held, newest_first=newest) for newest in (False, True))
+        self._engine.series.put(dataset, symbol, Extent(first, last, rows))
+
+    def _times(self, dataset: Dataset, symbol: int, start: int, end: int) -> np.ndarray:
+        return np.concatenate([np.zeros(0, "i8"), *self._current(dataset, symbol, start, end, newest_first=False)])
+
+    def _outermost(self, dataset: Dataset, symbol: int, held: Extent, *, newest_first: bool) -> int:
+        times = next(iter(self._current(dataset, symbol, held.first, held.last + 1, newest_first=newest_first)))
+        return int(times[-1 if newest_first else 0])
+
+    def _current(
+        self, dataset: Dataset, symbol: int, start: int, end: int, *, newest_first: bool
+    ) -> Iterable[np.ndarray]:
+        snapshot = self._engine.snapshot
+        scope = Scope(snapshot, dataset, start, end, ("timestamp",), snapshot.head, newest_first=newest_first)
+        for rows in self._reads.pieces(scope, symbol):
+            if rows.num_rows:
+                yield rows["timestamp"].to_numpy()
+
+
+def _insert_commit(connection: object, dataset: Dataset, commit: Commit) -> None:
+    values = [commit.number, commit.recorded, dataset.kind, dataset.code, commit.batch, commit.action]
+    values += [
+        commit.inserted,
+        commit.replaced,
+        commit.unchanged,
+        commit.rejected,
+        commit.deleted,
+        commit.start,
+        commit.end,
+    ]
+    connection.execute(f"INSERT INTO commits VALUES ({', '.join('?' * len(values))})", values)  # type: ignore[attr-defined]
+
+
+def _number_of(fresh: list[tuple[int, str]], name: str) -> int:
+    return next((number for number, known in fresh if known == name), -1)
+
+
+def _counts(symbols: np.ndarray) -> tuple[list[int], list[int]]:
+    known, counts = np.unique(symbols, return_counts=True)
+    return known.tolist(), counts.tolist()
+
+
+def _archived(dataset: Dataset, shelf: Shelf, symbol: int, first: int, last: int) -> bool:
+    spans = shelf.between(dataset.span_at(first), dataset.span_at(last))
+    return any(file.groups_of(symbol, first, last + 1) for span in spans for file in shelf.files[span])
+
+
+def _may_repeat(incoming: Incoming) -> bool:
+    """Whether two rows may have one key: not if they are in strict order of symbol and time, or time and symbol."""
+    symbols, times = one_chunk(incoming.rows["symbol"]).to_numpy(), one_chunk(incoming.rows["timestamp"]).to_numpy()
+    same, later = symbols[1:] == symbols[:-1], times[1:] > times[:-1]
+    runs = len(symbols) - int(same.sum())
+    if bool((later | ~same).all()) and runs == len(incoming.symbols):
+        return False
+    if bool((later | ((times[1:] == times[:-1]) & (symbols[1:] > symbols[:-1]))).all()):
+        return False
+    order = np.lexsort((times, symbols))
+    repeated = (symbols[order][1:] == symbols[order][:-1]) & (times[order][1:] == times[order][:-1])
+    return bool(repeated.any())
+
+
+def _empty_stored(dataset: Dataset) -> pa.Table:
+    fields = [pa.field("timestamp", pa.int64()), pa.field("commit", pa.int64()), pa.field("source", pa.int32())]
+    fields += [pa.field("lost", pa.bool_()), pa.field("symbol", pa.int32()), *value_fields(dataset.kind)]
+    return pa.schema(fields).empty_table()
