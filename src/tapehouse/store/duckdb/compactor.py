@@ -157,7 +157,7 @@ class Compactor:
         *,
         archived: bool,
     ) -> int:
-        """Give the writer each symbol's current rows, and the versions that are not; returns the hot rows among them."""
+        """Give the writer each symbol's current rows and the other versions; returns how many of them were hot."""
         moved = 0
         names = self._engine.symbols.names
         columns = dict.fromkeys((*version_columns(dataset.kind), *(f.name for f in value_fields(dataset.kind))))
