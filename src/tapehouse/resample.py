@@ -229,26 +229,21 @@ _MEASURES: dict[str, Callable[[Rows, _Runs], np.ndarray]] = {
 }
 
 
-def measure_group(members: Sequence[tuple[Rows, np.ndarray]], measures: Sequence[str]) -> Measured:
-    """Measures of a group of symbols, given each member's rows and edges (bucket i of one is bucket i of all).
+def member_measures(measures: Sequence[str]) -> tuple[str, ...]:
+    """What to measure of each member of a group so that `combine` can give the measures of the group.
 
-    Volume, count and trades are sums (trades: unknown when a member's is), vwap is turnover over volume, return and
-    volatility are the equal-weighted means over the members that have them. Raises `InvalidRequest` for open, high,
-    low and close: a group has no price.
+    Raises `InvalidRequest` for open, high, low and close: a group has no price.
     """
     check_measures(measures, GROUP_MEASURES)
-    needed = member_measures(measures)
-    return combine([measure(rows, edges, needed) for rows, edges in members], measures)
-
-
-def member_measures(measures: Sequence[str]) -> list[str]:
-    """What must be measured of each member so that `combine` can make these measures of their group."""
-    return [*measures, *(name for name in ("volume", "vwap") if name not in measures)]
+    return tuple(dict.fromkeys([*measures, *(("volume",) if "vwap" in measures else ())]))
 
 
 def combine(members: Sequence[Measured], measures: Sequence[str]) -> Measured:
-    """Measures of a group, given the `member_measures` of each member; see `measure_group`."""
-    check_measures(measures, GROUP_MEASURES)
+    """Measures of a group from the `member_measures` of its members, where bucket i of one is bucket i of all.
+
+    Volume, count and trades are sums (trades: unknown when a member's is), vwap is turnover over volume, return and
+    volatility are the equal-weighted means over the members that have them.
+    """
     buckets = np.unique(np.concatenate([m.buckets for m in members])) if members else np.empty(0, np.int64)
     return Measured(buckets, {name: _of_members(name, buckets, members) for name in measures})
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tapehouse.errors import InvalidRequest
 from tapehouse.model import HOUR_NS, MINUTE_NS, SECOND_NS, Interval
-from tapehouse.resample import MEASURES, Rows, choose, measure, measure_group, resample
+from tapehouse.resample import MEASURES, Measured, Rows, choose, combine, measure, member_measures, resample
 
 FIXED = [interval for interval in Interval if not interval.by_calendar]
 
@@ -187,7 +187,8 @@ def test_a_group_sums_volume_and_averages_returns() -> None:
     edges = np.array([0, 10, 20], np.int64)
     one = Rows.of_trades(np.array([0, 10], np.int64), np.array([10.0, 11.0]), np.array([1.0, 2.0]))
     two = Rows.of_trades(np.array([10], np.int64), np.array([20.0]), np.array([2.0]))
-    measured = measure_group([(one, edges), (two, edges)], ["volume", "vwap", "count", "trades", "return"])
+    measures = ["vwap", "volume", "count", "trades", "return"]
+    measured = combine([measure(rows, edges, member_measures(measures)) for rows in (one, two)], measures)
     assert measured.buckets.tolist() == [0, 1]
     np.testing.assert_allclose(measured.values["volume"], [1, 4])
     np.testing.assert_allclose(measured.values["vwap"], [10, 15.5])
@@ -197,13 +198,24 @@ def test_a_group_sums_volume_and_averages_returns() -> None:
 
 
 def test_a_group_without_members_is_empty() -> None:
-    assert measure_group([], ["volume"]).values["volume"].tolist() == []
+    assert combine([], ["volume"]).values["volume"].tolist() == []
+
+
+def test_a_member_is_measured_for_what_its_group_needs() -> None:
+    assert member_measures(["return"]) == ("return",)
+    assert member_measures(["vwap", "count"]) == ("vwap", "count", "volume")
+
+
+def test_the_mean_is_over_the_members_that_have_a_value() -> None:
+    one = Measured(np.array([0, 1]), {"volatility": np.array([np.nan, 0.25])})
+    two = Measured(np.array([1]), {"volatility": np.array([0.75])})
+    np.testing.assert_array_equal(combine([one, two], ["volatility"]).values["volatility"], [np.nan, 0.5])
 
 
 @pytest.mark.parametrize("name", ["open", "high", "low", "close"])
 def test_a_group_has_no_price(name: str) -> None:
     with pytest.raises(InvalidRequest, match=f"a group has no {name}"):
-        measure_group([], [name])
+        member_measures([name])
 
 
 @pytest.mark.parametrize(("measures", "message"), [(["sharpe"], "unknown measure 'sharpe'"), ([], "no measures")])
