@@ -10,15 +10,15 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 
-from tapehouse.model import SCHEMAS, Kind
+from tapehouse.model import Interval, Kind
 from tapehouse.store.duckdb.files import ArchiveFile, value_fields
-from tapehouse.store.duckdb.spans import Dataset
+from tapehouse.store.duckdb.spans import Dataset, Delete
 
 FORMAT = 1
 """The version of the folder's layout, raised whenever an older program could not read it."""
@@ -51,21 +51,16 @@ CREATE TABLE IF NOT EXISTS floors (
 def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
     """Make what is not there yet. No index: a write finds what it overlaps by the time ranges of its symbols."""
     connection.execute(_TABLES)
-    for kind in Kind:
-        columns = ", ".join(f'"{f.name}" {_SQL_TYPES[f.type]}' for f in value_fields(kind))
+    for dataset in DATASETS:
+        columns = ", ".join(f'"{f.name}" {_SQL_TYPES[f.type]}' for f in value_fields(dataset.kind))
         connection.execute(
-            f"CREATE TABLE IF NOT EXISTS {kind} (symbol INTEGER NOT NULL, code UTINYINT NOT NULL, "
-            f"timestamp BIGINT NOT NULL, {columns}, source INTEGER NOT NULL, commit BIGINT NOT NULL, "
-            "lost BOOLEAN NOT NULL, fresh BOOLEAN NOT NULL)"
+            f"CREATE TABLE IF NOT EXISTS {dataset.table} (symbol INTEGER NOT NULL, timestamp BIGINT NOT NULL, "
+            f"{columns}, source INTEGER NOT NULL, commit BIGINT NOT NULL, verdict UTINYINT NOT NULL)"
         )
 
 
-class Delete(NamedTuple):
-    """A span `[start, end)` of one symbol, hidden for reads as of `version` and later."""
-
-    version: int
-    start: int
-    end: int
+DATASETS = (*(Dataset(Kind.BARS, interval) for interval in Interval), Dataset(Kind.TRADES), Dataset(Kind.QUOTES))
+"""Every data set there can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +217,3 @@ def insert(
         connection.execute(statement, parameters)
     finally:
         connection.unregister("incoming")
-
-
-def optional_columns(kind: Kind) -> set[str]:
-    """Columns that a record of that kind may lack."""
-    return {f.name for f in SCHEMAS[kind] if f.nullable and f.name != "source"}

@@ -15,14 +15,12 @@ from pathlib import Path
 import duckdb
 
 from tapehouse.errors import StoreDamaged, StoreError
-from tapehouse.model import Kind
 from tapehouse.store.duckdb import catalog, hot, series
 from tapehouse.store.duckdb.catalog import Snapshot
 from tapehouse.store.duckdb.faults import faults, translate
 from tapehouse.store.duckdb.files import ArchiveFile, FileReader, sync
 from tapehouse.store.duckdb.folder import DATABASE, prepare_folder
 from tapehouse.store.duckdb.pins import Pins
-from tapehouse.store.duckdb.spans import Dataset
 from tapehouse.store.failpoints import failpoint
 from tapehouse.store.owner import Ownership
 
@@ -102,17 +100,9 @@ class Engine:
         """Read anew what memory knows of the hot rows and of each series."""
         self.hot, self.series = hot.HotIndex(), series.SeriesIndex()
         with faults("read the indexes"):
-            for dataset in self._datasets():
+            for dataset in catalog.DATASETS:
                 hot.load_index(self.connection, dataset, self.hot)
                 series.load_extents(self.connection, dataset, self.snapshot.shelf(dataset), self.series)
-
-    def _datasets(self) -> set[Dataset]:
-        hot_sets = {
-            Dataset(kind, Dataset.decode(kind, code).interval)
-            for kind in Kind
-            for (code,) in self.connection.execute(f"SELECT DISTINCT code FROM {kind}").fetchall()
-        }
-        return hot_sets | set(self.snapshot.shelves)
 
     def files(self) -> Iterator[ArchiveFile]:
         """Every registered file."""

@@ -17,6 +17,7 @@ import pyarrow as pa
 from tapehouse.store.duckdb.catalog import Snapshot
 from tapehouse.store.duckdb.files import PLACE, value_fields
 from tapehouse.store.duckdb.spans import Dataset
+from tapehouse.store.duckdb.versions import Verdict
 
 ROWS_PER_DELETE = 100_000
 """A DELETE of more rows at once would keep a writer waiting."""
@@ -89,8 +90,8 @@ def load_index(connection: duckdb.DuckDBPyConnection, dataset: Dataset, index: H
     index.spans[dataset] = {}
     for start, end in _slices(connection, dataset):
         times = connection.execute(
-            f"SELECT timestamp FROM {dataset.kind} WHERE code = ? AND rowid >= ? AND rowid < ?",
-            [dataset.code, start, end],
+            f"SELECT timestamp FROM {dataset.table} WHERE rowid >= ? AND rowid < ?",
+            [start, end],
         ).fetchnumpy()["timestamp"]
         if len(times):
             index.add_spans(dataset, np.asarray(times))
@@ -101,8 +102,8 @@ def reload_span(connection: duckdb.DuckDBPyConnection, dataset: Dataset, span: i
     index.symbols[dataset] = _hot_symbols(connection, dataset)
     start, end = dataset.bounds(span)
     ((rows,),) = connection.execute(
-        f"SELECT count(*) FROM {dataset.kind} WHERE code = ? AND timestamp >= ? AND timestamp < ?",
-        [dataset.code, start, end],
+        f"SELECT count(*) FROM {dataset.table} WHERE timestamp >= ? AND timestamp < ?",
+        [start, end],
     ).fetchall()
     index.spans[dataset].pop(span, None)
     if rows:
@@ -118,25 +119,24 @@ def forget_rows(index: HotIndex, dataset: Dataset, span: int, rows: int) -> None
 
 def _hot_symbols(connection: duckdb.DuckDBPyConnection, dataset: Dataset) -> dict[int, HotSymbol]:
     rows = connection.execute(
-        "SELECT symbol, min(timestamp), max(timestamp), bool_or(lost OR NOT fresh) "
-        f"FROM {dataset.kind} WHERE code = ? GROUP BY symbol",
-        [dataset.code],
+        f"SELECT symbol, min(timestamp), max(timestamp), bool_or(verdict <> {Verdict.INSERTED:d}) "
+        f"FROM {dataset.table} GROUP BY symbol"
     ).fetchall()
     return {symbol: HotSymbol(*hot) for symbol, *hot in rows}
 
 
 def _slices(connection: duckdb.DuckDBPyConnection, dataset: Dataset) -> Iterator[tuple[int, int]]:
-    low, high = connection.execute(f"SELECT min(rowid), max(rowid) FROM {dataset.kind}").fetchall()[0]
+    low, high = connection.execute(f"SELECT min(rowid), max(rowid) FROM {dataset.table}").fetchall()[0]
     if low is not None:
         yield from ((start, start + 1_000_000) for start in range(low, high + 1, 1_000_000))
 
 
 def insert_statement(dataset: Dataset, columns: Sequence[str]) -> str:
-    """The INSERT of an Arrow table `incoming` with those columns; parameters: code, commit."""
+    """The INSERT of an Arrow table `incoming` with those columns; parameter: its commit."""
     values = [f'"{f.name}"' if f.name in columns else "NULL" for f in value_fields(dataset.kind)]
     return (
-        f"INSERT INTO {dataset.kind} SELECT symbol, ?::UTINYINT, timestamp, {', '.join(values)}, source, ?::BIGINT, "
-        f"{'lost' if 'lost' in columns else 'false'}, {'fresh' if 'fresh' in columns else 'true'} FROM incoming"
+        f"INSERT INTO {dataset.table} SELECT symbol, timestamp, {', '.join(values)}, source, ?::BIGINT, "
+        f"{'verdict' if 'verdict' in columns else int(Verdict.INSERTED)} FROM incoming"
     )
 
 
@@ -153,13 +153,13 @@ def read_hot(
 
     Columns: symbol (id), timestamp (int64), commit, lost, source (id), and those asked for.
     """
-    names = [*_ALWAYS, *[c for c in columns if c not in (*_ALWAYS, PLACE)]]
-    selected = ", ".join(f'"{name}"' for name in names)
+    names = [*_ALWAYS, *[c for c in columns if c not in (*_ALWAYS, "lost", PLACE)]]
+    selected = ", ".join([f"verdict = {Verdict.REJECTED:d} AS lost", *[f'"{name}"' for name in names]])
     chosen = ", ".join(str(int(symbol)) for symbol in symbols)
     table = cursor.sql(
-        f"SELECT {selected} FROM {dataset.kind} WHERE code = ? AND symbol IN ({chosen}) AND timestamp >= ? "
+        f"SELECT {selected} FROM {dataset.table} WHERE symbol IN ({chosen}) AND timestamp >= ? "
         f"AND timestamp < ? AND commit <= ? ORDER BY symbol, timestamp, commit, rowid",
-        params=[dataset.code, start, end, snapshot.head],
+        params=[start, end, snapshot.head],
     ).to_arrow_table()
     if PLACE in columns:
         table = table.append_column(PLACE, pa.array(_places(table)))
@@ -177,7 +177,7 @@ def _places(rows: pa.Table) -> np.ndarray:
     return (np.arange(rows.num_rows) - np.repeat(starts, np.diff([*starts, rows.num_rows]))).astype("i4")
 
 
-_ALWAYS = ("symbol", "timestamp", "commit", "lost", "source")
+_ALWAYS = ("symbol", "timestamp", "commit", "source")
 
 
 def _above_floors(snapshot: Snapshot, dataset: Dataset, table: pa.Table) -> pa.Table:
@@ -191,13 +191,13 @@ def _above_floors(snapshot: Snapshot, dataset: Dataset, table: pa.Table) -> pa.T
 
 def purge_slice(connection: duckdb.DuckDBPyConnection, dataset: Dataset, span: int, floor: int) -> int:
     """Delete some of the hot rows that the archive holds; returns how many, 0 when none is left."""
-    condition = f"code = {dataset.code} AND timestamp >= ? AND timestamp < ? AND commit <= ?"
+    condition = "timestamp >= ? AND timestamp < ? AND commit <= ?"
     parameters = [*dataset.bounds(span), floor]
     # A checkpoint may give the rows behind a deleted slice smaller numbers, so each slice looks for its start.
     low = _first_row(connection, dataset, condition, parameters)
     if low is None:
         return 0
-    statement = f"DELETE FROM {dataset.kind} WHERE rowid >= ? AND rowid < ? AND {condition}"
+    statement = f"DELETE FROM {dataset.table} WHERE rowid >= ? AND rowid < ? AND {condition}"
     return int(connection.execute(statement, [low, low + ROWS_PER_DELETE, *parameters]).fetchall()[0][0])
 
 
@@ -205,5 +205,5 @@ def _first_row(
     connection: duckdb.DuckDBPyConnection, dataset: Dataset, condition: str, parameters: list[int]
 ) -> int | None:
     row: int | None
-    ((row,),) = connection.execute(f"SELECT min(rowid) FROM {dataset.kind} WHERE {condition}", parameters).fetchall()
+    ((row,),) = connection.execute(f"SELECT min(rowid) FROM {dataset.table} WHERE {condition}", parameters).fetchall()
     return row

@@ -9,6 +9,7 @@ import numpy as np
 
 from tapehouse.store.duckdb.catalog import Shelf
 from tapehouse.store.duckdb.spans import Dataset
+from tapehouse.store.duckdb.versions import Verdict
 
 
 @dataclass(slots=True)
@@ -61,9 +62,8 @@ def load_extents(connection: duckdb.DuckDBPyConnection, dataset: Dataset, shelf:
         for extent in zip(known.tolist(), first.tolist(), last.tolist(), rows.tolist(), strict=True):
             index.add(dataset, *extent)
     hot = connection.execute(
-        f"SELECT symbol, min(timestamp), max(timestamp), count(*) FILTER (fresh) FROM {dataset.kind} "
-        "WHERE code = ? AND NOT lost GROUP BY symbol",
-        [dataset.code],
+        f"SELECT symbol, min(timestamp), max(timestamp), count(*) FILTER (verdict = {Verdict.INSERTED:d}) "
+        f"FROM {dataset.table} WHERE verdict <> {Verdict.REJECTED:d} GROUP BY symbol"
     ).fetchall()
     for symbol, first_time, last_time, count in hot:
         index.add(dataset, symbol, first_time, last_time, count)

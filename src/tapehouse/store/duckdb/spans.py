@@ -26,6 +26,11 @@ class Dataset(NamedTuple):
         """The interval as a small number, 0 for records without one; stored, so the order of `Interval` is fixed."""
         return 0 if self.interval is None else _INTERVALS.index(self.interval) + 1
 
+    @property
+    def table(self) -> str:
+        """The name of the table with its hot rows."""
+        return f"{self.kind}_{self.interval}" if self.interval else str(self.kind)
+
     @classmethod
     def decode(cls, kind: str, code: int) -> Dataset:
         """The data set of a stored kind and code."""
@@ -66,3 +71,11 @@ class Dataset(NamedTuple):
         """The path of a span's files below the archive's folder."""
         name = "all" if self.unit is None else str(np.array([span], f"M8[{self.unit}]")[0])
         return "/".join([self.kind, self.interval, name] if self.interval else [self.kind, name])
+
+
+class Delete(NamedTuple):
+    """A span `[start, end)` of one symbol, hidden for reads as of `version` and later."""
+
+    version: int
+    start: int
+    end: int

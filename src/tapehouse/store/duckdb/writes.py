@@ -13,13 +13,13 @@ import pyarrow as pa
 from tapehouse.errors import Conflict
 from tapehouse.model import Change, Commit, Interval, Kind, OnConflict
 from tapehouse.store.duckdb import hot
-from tapehouse.store.duckdb.catalog import Delete, Shelf, Snapshot, insert
+from tapehouse.store.duckdb.catalog import Shelf, Snapshot, insert
 from tapehouse.store.duckdb.columns import one_chunk
 from tapehouse.store.duckdb.engine import Engine
 from tapehouse.store.duckdb.files import value_fields
 from tapehouse.store.duckdb.reads import Reads, Scope
 from tapehouse.store.duckdb.series import Extent
-from tapehouse.store.duckdb.spans import Dataset
+from tapehouse.store.duckdb.spans import Dataset, Delete
 from tapehouse.store.duckdb.versions import Verdict, judge, not_deleted, version_columns
 from tapehouse.store.failpoints import failpoint
 
@@ -188,15 +188,14 @@ class Writes:
         """The transaction; returns the rows that were stored."""
         engine, dataset, rows = self._engine, incoming.dataset, incoming.rows
         if verdicts is not None:
-            rows = rows.append_column("lost", pa.array(verdicts == Verdict.REJECTED))
-            rows = rows.append_column("fresh", pa.array(verdicts == Verdict.INSERTED))
+            rows = rows.append_column("verdict", pa.array(verdicts))
             rows = rows.filter(pa.array(verdicts != Verdict.UNCHANGED))
         with engine.transaction(f"write {dataset.kind}") as connection:
             for names, fresh in ((engine.symbols, incoming.new_symbols), (engine.sources, incoming.new_sources)):
                 if fresh:
                     connection.executemany(f"INSERT INTO names VALUES ('{names.kind}', ?, ?)", fresh)
             failpoint("write.names.inserted")
-            insert(connection, hot.insert_statement(dataset, rows.column_names), rows, [dataset.code, commit.number])
+            insert(connection, hot.insert_statement(dataset, rows.column_names), rows, [commit.number])
             failpoint("write.rows.inserted")
             _insert_commit(connection, dataset, commit)
         engine.symbols.add(incoming.new_symbols)
@@ -208,11 +207,11 @@ class Writes:
         engine, dataset = self._engine, incoming.dataset
         times = one_chunk(stored["timestamp"]).to_numpy()
         engine.hot.add_spans(dataset, times)
-        if "fresh" not in stored.column_names:
+        if "verdict" not in stored.column_names:
             counts = Counter(dict(zip(*_counts(stored["symbol"].to_numpy()), strict=True)))
             mixed: set[int] = set()
         else:
-            fresh, symbols = stored["fresh"].to_numpy(zero_copy_only=False), stored["symbol"].to_numpy()
+            fresh, symbols = stored["verdict"].to_numpy() == Verdict.INSERTED, stored["symbol"].to_numpy()
             counts = Counter(dict(zip(*_counts(symbols[fresh]), strict=True)))
             mixed = set(symbols[~fresh].tolist())
         for symbol, first, last in zip(
