@@ -1,0 +1,5 @@
+"""The command line: `tapehouse`."""
+
+from tapehouse.cli.app import app, main
+
+__all__ = ["app", "main"]

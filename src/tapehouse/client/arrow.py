@@ -41,6 +41,7 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
 class Arriving(msgspec.Struct, Generic[B], frozen=True):
     """An answer whose rows are still to come: `batches` is an iterator of record batches, or an asynchronous one."""
 
+    schema: pa.Schema
     commit: int
     made_from: dict[str, tuple[str, ...]]
     batches: B
@@ -138,9 +139,13 @@ class RowsReceiver:
 
     @property
     def schema(self) -> pa.Schema | None:
-        """Known once the first message arrived; says which commit the rows are of, and what they were made from."""
-        schema = self._decoder.schema
-        return None if schema is None else described(schema, self.commit, self.made_from)
+        """Known once the first message arrived."""
+        return self._decoder.schema
+
+    def arriving(self, batches: B) -> Arriving[B]:
+        """What is known before the rows are."""
+        self._check_schema()
+        return Arriving(self.schema, self.commit, self.made_from, batches)
 
     def feed(self, data: bytes) -> None:
         self._batches += self._decoder.feed(data)
@@ -152,20 +157,24 @@ class RowsReceiver:
 
     def check_end(self) -> None:
         """Raise `Unavailable` unless everything has arrived."""
-        if not self._decoder.finished or self.schema is None:
+        self._check_schema()
+        if not self._decoder.finished:
             raise Unavailable("the answer was cut off; ask again")
 
     def result(self) -> Rows:
         self.check_end()
-        table = pa.Table.from_batches(self.take(), schema=self._decoder.schema).replace_schema_metadata(
-            self.schema.metadata if self.schema is not None else None
-        )
+        table = pa.Table.from_batches(self.take(), schema=self.schema)
+        table = described(table, self.commit, self.made_from)
         return Rows(table=table, commit=self.commit, made_from=self.made_from, next_page=self.next_page)
 
+    def _check_schema(self) -> None:
+        if self.schema is None:
+            raise Unavailable("the answer was cut off before it said what it is; ask again")
 
-def described(schema: pa.Schema, commit: int, made_from: Mapping[str, tuple[str, ...]]) -> pa.Schema:
-    """The schema, with the commit and what the rows were made from in its metadata."""
-    return schema.with_metadata({COMMIT: str(commit), MADE_FROM: json.dumps(made_from)})
+
+def described(table: pa.Table, commit: int, made_from: Mapping[str, tuple[str, ...]]) -> pa.Table:
+    """The table, with the commit and what the rows were made from (as JSON) in its schema's metadata."""
+    return table.replace_schema_metadata({COMMIT: str(commit), MADE_FROM: json.dumps(made_from)})
 
 
 def parse_made_from(header: str) -> dict[str, tuple[str, ...]]:

@@ -344,6 +344,7 @@ class FrameStream:
         self._shape = shape
         self._open = ExitStack()
         self._arriving = self._open.enter_context(backend.batches(operation))
+        self.schema: pa.Schema = self._arriving.schema
         self.commit = self._arriving.commit
         self.made_from = self._arriving.made_from
 

@@ -72,10 +72,9 @@ def folder_of(target: str) -> Path:
 
 def _reach_folder(folder: Path, *, timeout_s: float, create: bool) -> Server | Local:
     if not folder.exists() and not create:
-        raise NotFound(
-            f"there is no folder {folder}; create=True makes one (a server's address starts with http://)",
-            folder=str(folder),
-        )
+        missing = NotFound(f"there is no folder {folder}", folder=str(folder))
+        missing.add_note("create=True makes one; the address of a server starts with http://")
+        raise missing
     url = f"{EMBEDDED}{folder.resolve()}"
     with _lock:
         known = url in _opened
@@ -136,7 +135,7 @@ class Local:
     def batches(self, operation: Read) -> Iterator[Arriving[Iterator[pa.RecordBatch]]]:
         """The rows, read as they are taken."""
         with closing(operation.answer(self)) as answer:
-            yield Arriving(answer.commit, dict(answer.made_from), iter(answer))
+            yield Arriving(answer.schema, answer.commit, dict(answer.made_from), iter(answer))
 
     def close(self) -> None:
         """Let go; the last one closes the store. Idempotent."""
@@ -169,7 +168,7 @@ class AsyncLocal:
         """The rows, read as they are taken."""
         answer = await asyncio.to_thread(operation.answer, self._local)
         try:
-            yield Arriving(answer.commit, dict(answer.made_from), _in_thread(iter(answer)))
+            yield Arriving(answer.schema, answer.commit, dict(answer.made_from), _in_thread(iter(answer)))
         finally:
             await asyncio.to_thread(answer.close)
 

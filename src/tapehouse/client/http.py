@@ -106,17 +106,14 @@ class Shell:
         """The rows, decoded while they arrive."""
         with _translated(self.server), self._answered(operation.request()) as response:
             receiver = RowsReceiver(response.headers)
-            yield Arriving(receiver.commit, receiver.made_from, self._arriving(receiver, response))
+            pieces = response.iter_bytes()
+            while receiver.schema is None and (data := next(pieces, None)) is not None:
+                receiver.feed(data)
+            yield receiver.arriving(_batches(receiver, pieces))
 
     def close(self) -> None:
         """Close the connections; idempotent."""
         self._http.close()
-
-    def _arriving(self, receiver: RowsReceiver, response: httpx.Response) -> Iterator[pa.RecordBatch]:
-        for data in response.iter_bytes():
-            receiver.feed(data)
-            yield from receiver.take()
-        receiver.check_end()
 
     @contextmanager
     def _answered(self, request: Outgoing) -> Iterator[httpx.Response]:
@@ -157,18 +154,14 @@ class AsyncShell:
         with _translated(self.server):
             async with self._answered(operation.request()) as response:
                 receiver = RowsReceiver(response.headers)
-                yield Arriving(receiver.commit, receiver.made_from, self._arriving(receiver, response))
+                pieces = response.aiter_bytes()
+                while receiver.schema is None and (data := await anext(pieces, None)) is not None:
+                    receiver.feed(data)
+                yield receiver.arriving(_async_batches(receiver, pieces))
 
     async def close(self) -> None:
         """Close the connections; idempotent."""
         await self._http.aclose()
-
-    async def _arriving(self, receiver: RowsReceiver, response: httpx.Response) -> AsyncIterator[pa.RecordBatch]:
-        async for data in response.aiter_bytes():
-            receiver.feed(data)
-            for batch in receiver.take():
-                yield batch
-        receiver.check_end()
 
     @asynccontextmanager
     async def _answered(self, request: Outgoing) -> AsyncIterator[httpx.Response]:
@@ -183,3 +176,21 @@ class AsyncShell:
                     raise _check(response, await response.aread(), self.server)
             await asyncio.sleep(wait)
             attempt += 1
+
+
+def _batches(receiver: RowsReceiver, pieces: Iterator[bytes]) -> Iterator[pa.RecordBatch]:
+    yield from receiver.take()
+    for data in pieces:
+        receiver.feed(data)
+        yield from receiver.take()
+    receiver.check_end()
+
+
+async def _async_batches(receiver: RowsReceiver, pieces: AsyncIterator[bytes]) -> AsyncIterator[pa.RecordBatch]:
+    for batch in receiver.take():
+        yield batch
+    async for data in pieces:
+        receiver.feed(data)
+        for batch in receiver.take():
+            yield batch
+    receiver.check_end()

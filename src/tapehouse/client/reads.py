@@ -112,7 +112,7 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
         finally:
             answer.close()
         made_from = dict(answer.made_from)
-        table = table.replace_schema_metadata(described(table.schema, answer.commit, made_from).metadata)
+        table = described(table, answer.commit, made_from)
         return Rows(table=table, commit=answer.commit, made_from=made_from, next_page=answer.next_page)
 
 

@@ -1,0 +1,5 @@
+"""`python -m tapehouse` is `tapehouse`."""
+
+from tapehouse.cli import main
+
+main()

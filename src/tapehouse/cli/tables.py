@@ -1,0 +1,82 @@
+"""Tables for people: drawn on a terminal, aligned text in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+
+def show(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """The rows under their headings; numbers stand to the right."""
+    texts = [[cell(value) for value in row] for row in rows]
+    numeric = [all(isinstance(row[place], int | float | None) for row in rows) for place in range(len(columns))]
+    if sys.stdout.isatty():
+        _draw(columns, texts, numeric)
+    else:
+        _align(columns, texts, numeric)
+
+
+def pairs(values: dict[str, Any]) -> None:
+    """A line for each value, nested ones with the names of what they are in."""
+    flat = dict(_flat(values))
+    width = max((len(name) for name in flat), default=0)
+    for name, value in flat.items():
+        typer.echo(f"{name:<{width}}  {_sized(name, value)}")
+
+
+def cell(value: Any) -> str:
+    """A value as people write it: whole floats without a fraction, nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return str(value)
+
+
+def size(count: float) -> str:
+    """Bytes in the largest unit that leaves at least one."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.4g} {unit}"
+        count /= 1000
+    return f"{count:.4g} TB"
+
+
+def _sized(name: str, value: Any) -> str:
+    return size(value) if name.endswith("bytes") and isinstance(value, int) else cell(value)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    lines: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            lines += _flat(value, f"{prefix}{name}.")
+        else:
+            lines.append((prefix + name, value))
+    return lines
+
+
+def _align(columns: Sequence[str], texts: list[list[str]], numeric: list[bool]) -> None:
+    widths = [max([len(name), *(len(row[place]) for row in texts)]) for place, name in enumerate(columns)]
+    for row in [list(columns), *texts]:
+        cells = [
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(row, widths, numeric, strict=True)
+        ]
+        typer.echo("  ".join(cells).rstrip())
+
+
+def _draw(columns: Sequence[str], texts: list[list[str]], numeric: list[bool]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, right in zip(columns, numeric, strict=True):
+        table.add_column(name, justify="right" if right else "left", overflow="fold", header_style="bold")
+    for row in texts:
+        table.add_row(*row)
+    Console(markup=False, highlight=False).print(table)

@@ -1,0 +1,116 @@
+"""Commands that change what the store holds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tapehouse.cli import tables
+from tapehouse.cli.context import End, Interval, Json, Kind, Start, Where, Yes, connect, emit, timed
+
+if TYPE_CHECKING:
+    from tapehouse.model import Instrument
+
+
+def delete(
+    symbols: Annotated[list[str], typer.Argument(metavar="SYMBOL...")],
+    kind: Kind = "bars",
+    interval: Interval = None,
+    start: Start = None,
+    end: End = None,
+    yes: Yes = False,
+    json: Json = False,
+    store: Where = None,
+) -> None:
+    """Delete the rows of a span. Reads as of an earlier commit still see them."""
+    span = f"{start or 'the beginning'} to {end or 'the end'}"
+    what = " ".join(filter(None, [interval, kind]))
+    _confirm(f"Delete {what} of {', '.join(symbols)}, {span}?", yes)
+    with connect(store) as client:
+        commit = client.delete(symbols, kind=kind, interval=interval, start=start, end=end)
+    if json:
+        emit(timed(commit))
+    else:
+        typer.echo(f"{commit.deleted:,} rows deleted, commit {commit.number}")
+
+
+def _confirm(question: str, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("there is no terminal to ask at; say --yes", param_hint="--yes")
+    typer.confirm(question, abort=True, err=True)
+
+
+def compact(
+    everything: Annotated[bool, typer.Option("--everything", help="Settled or not.")] = False,
+    json: Json = False,
+    store: Where = None,
+) -> None:
+    """Move settled rows into the Parquet archive. A server does so by itself."""
+    with connect(store) as client:
+        report = client.compact(everything=everything)
+    if json:
+        emit(report)
+        return
+    files = f"{report.files_written:,} files written, {report.files_replaced:,} replaced, {tables.size(report.bytes)}"
+    typer.echo(f"{report.rows:,} rows in {report.spans:,} spans moved in {report.seconds:.1f} s: {files}")
+
+
+instruments = typer.Typer(help="What is known of symbols: calendar, time zone, tick size, currency, class.")
+
+
+@instruments.command("show")
+def show_instruments(json: Json = False, store: Where = None) -> None:
+    """List the instruments, by pattern."""
+    with connect(store) as client:
+        found = client.instruments()
+    _print_instruments(found, json)
+
+
+@instruments.command("set")
+def set_instruments(
+    file: Annotated[Path, typer.Argument(help="TOML with [[instruments]] tables, or JSON.")],
+    json: Json = False,
+    store: Where = None,
+) -> None:
+    """Add the instruments of a file, or replace those of the same pattern."""
+    given = read_instruments(file)
+    with connect(store) as client:
+        found = client.put_instruments(given)
+    _print_instruments(found, json)
+
+
+def _print_instruments(found: list[Instrument], as_json: bool) -> None:
+    import msgspec
+
+    if as_json:
+        emit(found)
+        return
+    names = ("pattern", "calendar", "timezone", "tick_size", "currency", "asset_class")
+    tables.show(names, [msgspec.structs.astuple(each) for each in found])
+
+
+def read_instruments(file: Path) -> list[Instrument]:
+    """The instruments of a TOML or JSON file; raises `UnreadableFile` that says what is wrong."""
+    import tomllib
+
+    import msgspec
+
+    from tapehouse.errors import UnreadableFile
+    from tapehouse.model import Instrument
+
+    try:
+        data = file.read_bytes()
+        document = msgspec.json.decode(data) if file.suffix == ".json" else tomllib.loads(data.decode())
+        listed = document["instruments"] if isinstance(document, dict) else document
+        return msgspec.convert(listed, list[Instrument])
+    except OSError as exc:
+        raise UnreadableFile(f"cannot read {file}: {exc.strerror}", file=str(file)) from exc
+    except KeyError as exc:
+        raise UnreadableFile(f"{file} has no [[instruments]]", file=str(file)) from exc
+    except (msgspec.MsgspecError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise UnreadableFile(f"{file} does not list instruments: {exc}", file=str(file)) from exc
