@@ -42,8 +42,20 @@ SETTLE_S = 3_600.0
 WORTHWHILE_ROWS = 1_000
 LARGE_ROWS = 500_000
 """A span with this many hot rows is archived even while it is written to: unsorted hot rows slow every read."""
+WAL_BYTES = 16_000_000
+"""A write-ahead log of this size is folded into the database."""
 FILES_BESIDE = 4
 """Append files of one symbol and span; more would slow down reads more than a rewrite costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Swap:
+    """What the compaction of one span did."""
+
+    dataset: Dataset
+    span: int
+    written: list[ArchiveFile]
+    replaced: list[ArchiveFile]
 
 
 @dataclass(slots=True)
@@ -65,20 +77,30 @@ class Compactor:
     def compact(self, *, everything: bool) -> CompactionReport:
         """See `Compacts.compact`."""
         started = time.perf_counter()
+        swaps: list[_Swap] = []
         with self._running:
-            report = CompactionReport()
-            for dataset, span in self._due(everything=everything):
-                report = _total(report, self._compact_span(dataset, span))
-            if self._engine.pins.tidy() == 0 and report.spans:
-                self._engine.checkpoint()
+            try:
+                for dataset, span in self._due(everything=everything):
+                    swaps.append(self._compact_span(dataset, span))
+            finally:
+                self._clear(swaps)
+        written = [file for swap in swaps for file in swap.written]
         return CompactionReport(
-            rows=report.rows,
-            spans=report.spans,
-            files_written=report.files_written,
-            files_replaced=report.files_replaced,
-            bytes=report.bytes,
+            rows=sum(file.row_count for file in written),
+            spans=len(swaps),
+            files_written=len(written),
+            files_replaced=sum(len(swap.replaced) for swap in swaps),
+            bytes=sum(file.bytes for file in written),
             seconds=time.perf_counter() - started,
         )
+
+    def _clear(self, swaps: list[_Swap]) -> None:
+        """Dispose of what was swapped out, now or when its last reader has gone; give the space back."""
+        if swaps:
+            self._engine.pins.retire(lambda: self._dispose(swaps))
+        waiting = self._engine.pins.tidy()
+        if (swaps and not waiting) or self._engine.wal_bytes() >= WAL_BYTES:
+            self._engine.checkpoint()
 
     def _due(self, *, everything: bool) -> list[tuple[Dataset, int]]:
         now, wall = time.monotonic(), time.time_ns()
@@ -90,7 +112,7 @@ class Compactor:
             if everything or is_due(state, now, settled=dataset.unit is None or dataset.bounds(span)[1] < wall)
         )
 
-    def _compact_span(self, dataset: Dataset, span: int) -> CompactionReport:
+    def _compact_span(self, dataset: Dataset, span: int) -> _Swap:
         snapshot, release = self._engine.pinned()
         try:
             written, replaced, moved = self._write_files(snapshot, dataset, span)
@@ -98,15 +120,7 @@ class Compactor:
             self._swap(snapshot, dataset, span, written, replaced, moved)
         finally:
             release()
-        self._engine.pins.retire(lambda: self._dispose(dataset, span, snapshot.head, replaced))
-        self._engine.pins.tidy()
-        return CompactionReport(
-            rows=sum(file.row_count for file in written),
-            spans=1,
-            files_written=len(written),
-            files_replaced=len(replaced),
-            bytes=sum(file.bytes for file in written),
-        )
+        return _Swap(dataset, span, written, replaced)
 
     def _write_files(
         self, snapshot: Snapshot, dataset: Dataset, span: int
@@ -204,21 +218,28 @@ class Compactor:
             shelves = {**before.shelves, dataset: shelf.replaced(span, [*kept, *written], snapshot.head)}
             engine.snapshot = Snapshot(before.head, before.recorded, shelves, before.deletes)
 
-    def _dispose(self, dataset: Dataset, span: int, floor: int, replaced: list[ArchiveFile]) -> None:
-        """Delete what the swap hid: nobody reads it any more."""
+    def _dispose(self, swaps: list[_Swap]) -> None:
+        """Delete what swaps hid: nobody reads it any more."""
         engine = self._engine
+        for dataset in {swap.dataset for swap in swaps}:
+            spans = [swap.span for swap in swaps if swap.dataset == dataset]
+            self._purge(dataset, spans)
+            failpoint("compact.purged")
+        for file in (file for swap in swaps for file in swap.replaced):
+            engine.reader.forget(file)
+            (engine.folder / file.path).unlink(missing_ok=True)
+            failpoint("compact.file.unlinked")
+
+    def _purge(self, dataset: Dataset, spans: list[int]) -> None:
+        engine = self._engine
+        slices = hot.purge(engine.connection, engine.snapshot.shelf(dataset), dataset, spans)
         with faults("clear archived rows"):
-            while True:
+            while True:  # a writer may come in between two slices
                 with engine.writing:
-                    if hot.purge_slice(engine.connection, dataset, span, floor) == 0:
-                        break
+                    if next(slices, None) is None:
+                        hot.reload_symbols(engine.connection, dataset, engine.hot)
+                        return
                 failpoint("compact.purge.slice")
-            for file in replaced:
-                engine.reader.forget(file)
-                (engine.folder / file.path).unlink(missing_ok=True)
-                failpoint("compact.file.unlinked")
-        with engine.writing:
-            hot.reload_span(engine.connection, dataset, span, engine.hot)
 
 
 class _SpanWriter:
@@ -316,13 +337,3 @@ def _sharing(files: Sequence[ArchiveFile], symbols: set[int]) -> list[ArchiveFil
 
 def _all(positions: np.ndarray, rows: int) -> bool:
     return len(positions) == rows and bool((positions == np.arange(rows)).all())
-
-
-def _total(one: CompactionReport, other: CompactionReport) -> CompactionReport:
-    return CompactionReport(
-        rows=one.rows + other.rows,
-        spans=one.spans + other.spans,
-        files_written=one.files_written + other.files_written,
-        files_replaced=one.files_replaced + other.files_replaced,
-        bytes=one.bytes + other.bytes,
-    )

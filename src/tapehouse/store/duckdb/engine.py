@@ -27,6 +27,12 @@ from tapehouse.store.owner import Ownership
 log = logging.getLogger("tapehouse.store")
 
 
+CHECKPOINT_MB = 256
+"""The write-ahead log grows to this at most: the next start replays it."""
+SHRINK_BLOCKS = 64
+"""Free blocks (of 256 kB) of the database file that are worth a copy of what is in use."""
+
+
 class Engine:
     """What the parts of the embedded store share. Whoever changes anything holds `writing`."""
 
@@ -45,8 +51,12 @@ class Engine:
                 # Nothing may be downloaded behind the owner's back.
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
+                # The compactor checkpoints. By default a commit of 100 kB would, and keep other writers waiting.
+                "checkpoint_threshold": f"{CHECKPOINT_MB}MB",
+                "auto_checkpoint_skip_wal_threshold": 2**40,
             }
             self._local = threading.local()
+            self._queries = Queries()
             self._wal_inode = 0
             self._open()
         except BaseException:
@@ -55,26 +65,28 @@ class Engine:
 
     def _open(self) -> None:
         with faults(f"open the database {self.folder / DATABASE}"):
-            self.connection = duckdb.connect(self.folder / DATABASE, config=self._settings)  # type: ignore[arg-type]
+            self._connect()
             catalog.create_tables(self.connection)
             self.symbols = catalog.load_names(self.connection, "symbol")
             self.sources = catalog.load_names(self.connection, "source")
             self.snapshot: Snapshot = catalog.load_snapshot(self.connection)
         self.reader = FileReader(self.folder, lambda name: self.sources.ids[name])
-        self._generation = object()
-        self._cursors: list[duckdb.DuckDBPyConnection] = []
         self.next_file_id = 1 + max((file.id for file in self.files()), default=0)
         self._finish_purges()
         self._sweep()
         self._check_files()
         self.load_indexes()
 
+    def _connect(self) -> None:
+        self.connection = duckdb.connect(self.folder / DATABASE, config=self._settings)  # type: ignore[arg-type]
+        self._generation = object()
+        self._cursors: list[duckdb.DuckDBPyConnection] = []
+
     def _finish_purges(self) -> None:
         for dataset, shelf in self.snapshot.shelves.items():
-            for span, floor in shelf.floors.items():
-                with faults("clear archived rows"):
-                    while hot.purge_slice(self.connection, dataset, span, floor):
-                        pass
+            with faults("clear archived rows"):
+                for _ in hot.purge(self.connection, shelf, dataset, list(shelf.floors)):
+                    pass
 
     def _sweep(self) -> None:
         """Delete archive files that no commit registered: a compaction was killed before, or after it replaced them."""
@@ -110,8 +122,13 @@ class Engine:
             for held in shelf.files.values():
                 yield from held
 
-    def cursor(self) -> duckdb.DuckDBPyConnection:
-        """This thread's own cursor."""
+    @contextmanager
+    def query(self, what: str) -> Iterator[duckdb.DuckDBPyConnection]:
+        """This thread's own cursor, for as long as one query takes."""
+        with self._queries.running(), faults(what):
+            yield self._cursor()
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
         if getattr(self._local, "generation", None) is not self._generation:
             self._local.cursor = self.connection.cursor()
             self._local.generation = self._generation
@@ -144,8 +161,9 @@ class Engine:
         except duckdb.FatalException as exc:
             # After an I/O error in a commit DuckDB refuses all further work until the file is opened again.
             log.warning("opening the database again after: %s", exc)
-            self._disconnect()
-            self._open()
+            with self._queries.none():
+                self._disconnect()
+                self._open()
 
     def _disconnect(self) -> None:
         for cursor in self._cursors:  # the database stays open while any of them is
@@ -161,9 +179,39 @@ class Engine:
             self._wal_inode = inode
 
     def checkpoint(self) -> None:
-        """Have the database give back the space of deleted rows."""
+        """Have the database give back the space of deleted rows, and its file shrink when most of it is free."""
         with self.writing, faults("checkpoint the database"):
             self.connection.execute("CHECKPOINT")
+            if self._mostly_free():
+                with self._queries.none():
+                    self._shrink()
+
+    def wal_bytes(self) -> int:
+        """The size of the write-ahead log."""
+        wal = self.folder / f"{DATABASE}.wal"
+        return wal.stat().st_size if wal.exists() else 0
+
+    def _mostly_free(self) -> bool:
+        # DuckDB cuts free blocks off its file's end only, and one block in use there keeps all before it.
+        used, free = self.connection.execute("SELECT used_blocks, free_blocks FROM pragma_database_size()").fetchall()[
+            0
+        ]
+        return bool(free >= SHRINK_BLOCKS and used * 4 <= free)
+
+    def _shrink(self) -> None:
+        """Copy what is in use to a new file and put that in the place of the old one."""
+        fresh = self.folder / f".{DATABASE}"
+        fresh.unlink(missing_ok=True)
+        self.connection.execute(f"ATTACH '{sql_text(fresh)}' AS fresh")
+        self.connection.execute(f"COPY FROM DATABASE {Path(DATABASE).stem} TO fresh")
+        self.connection.execute("DETACH fresh")
+        self._disconnect()
+        sync(fresh)
+        failpoint("store.shrink.copied")
+        fresh.replace(self.folder / DATABASE)
+        sync(self.folder)
+        failpoint("store.shrink.replaced")
+        self._connect()
 
     def pinned(self) -> tuple[Snapshot, Callable[[], None]]:
         """The newest snapshot, and the function that lets go of it."""
@@ -183,3 +231,35 @@ class Engine:
                 raise StoreError(f"could not close the database in {self.folder}: {exc}") from exc
             finally:
                 self.ownership.release()
+
+
+class Queries:
+    """Lets queries run side by side, and something else run while there is none."""
+
+    def __init__(self) -> None:
+        self._idle = threading.Condition()
+        self._running = 0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Take part as a query."""
+        with self._idle:
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._running -= 1
+                self._idle.notify_all()
+
+    @contextmanager
+    def none(self) -> Iterator[None]:
+        """Wait for those that run, and keep new ones waiting."""
+        with self._idle:
+            self._idle.wait_for(lambda: not self._running)
+            yield
+
+
+def sql_text(path: Path) -> str:
+    """A path inside the quotes of an SQL string."""
+    return str(path).replace("'", "''")

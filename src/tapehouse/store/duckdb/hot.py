@@ -14,7 +14,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from tapehouse.store.duckdb.catalog import Snapshot
+from tapehouse.store.duckdb.catalog import Shelf, Snapshot
 from tapehouse.store.duckdb.files import PLACE, value_fields
 from tapehouse.store.duckdb.spans import Dataset
 from tapehouse.store.duckdb.versions import Verdict
@@ -97,17 +97,10 @@ def load_index(connection: duckdb.DuckDBPyConnection, dataset: Dataset, index: H
             index.add_spans(dataset, np.asarray(times))
 
 
-def reload_span(connection: duckdb.DuckDBPyConnection, dataset: Dataset, span: int, index: HotIndex) -> None:
-    """Read anew what changed when the hot rows of a span were purged; its age starts over."""
+def reload_symbols(connection: duckdb.DuckDBPyConnection, dataset: Dataset, index: HotIndex) -> None:
+    """Read anew which symbols have hot rows, after some were purged; spans without any are forgotten."""
     index.symbols[dataset] = _hot_symbols(connection, dataset)
-    start, end = dataset.bounds(span)
-    ((rows,),) = connection.execute(
-        f"SELECT count(*) FROM {dataset.table} WHERE timestamp >= ? AND timestamp < ?",
-        [start, end],
-    ).fetchall()
-    index.spans[dataset].pop(span, None)
-    if rows:
-        index.count(dataset, [(span, rows)])
+    index.spans[dataset] = {span: held for span, held in index.spans[dataset].items() if held.rows}
 
 
 def forget_rows(index: HotIndex, dataset: Dataset, span: int, rows: int) -> None:
@@ -189,21 +182,31 @@ def _above_floors(snapshot: Snapshot, dataset: Dataset, table: pa.Table) -> pa.T
     return table if above.all() else table.filter(pa.array(above))
 
 
-def purge_slice(connection: duckdb.DuckDBPyConnection, dataset: Dataset, span: int, floor: int) -> int:
-    """Delete some of the hot rows that the archive holds; returns how many, 0 when none is left."""
-    condition = "timestamp >= ? AND timestamp < ? AND commit <= ?"
-    parameters = [*dataset.bounds(span), floor]
-    # A checkpoint may give the rows behind a deleted slice smaller numbers, so each slice looks for its start.
-    low = _first_row(connection, dataset, condition, parameters)
-    if low is None:
-        return 0
-    statement = f"DELETE FROM {dataset.table} WHERE rowid >= ? AND rowid < ? AND {condition}"
-    return int(connection.execute(statement, [low, low + ROWS_PER_DELETE, *parameters]).fetchall()[0][0])
+def purge(connection: duckdb.DuckDBPyConnection, shelf: Shelf, dataset: Dataset, spans: Sequence[int]) -> Iterator[int]:
+    """Delete the hot rows of those spans that the archive holds, a slice at each step; yields the rows of each slice."""
+    condition = " OR ".join(
+        f"(timestamp >= {start} AND timestamp < {end} AND commit <= {floor})"
+        for start, end, floor in _hidden(shelf, dataset, spans)
+    )
+    # A checkpoint in between may give rows smaller numbers, so look again until none is left.
+    while (bounds := _rows_between(connection, dataset, condition)) is not None:
+        for low in range(bounds[0], bounds[1] + 1, ROWS_PER_DELETE):
+            statement = f"DELETE FROM {dataset.table} WHERE rowid >= ? AND rowid < ? AND ({condition})"
+            yield int(connection.execute(statement, [low, low + ROWS_PER_DELETE]).fetchall()[0][0])
 
 
-def _first_row(
-    connection: duckdb.DuckDBPyConnection, dataset: Dataset, condition: str, parameters: list[int]
-) -> int | None:
-    row: int | None
-    ((row,),) = connection.execute(f"SELECT min(rowid) FROM {dataset.table} WHERE {condition}", parameters).fetchall()
-    return row
+def _hidden(shelf: Shelf, dataset: Dataset, spans: Sequence[int]) -> list[tuple[int, int, int]]:
+    """`[start, end)` and floor, neighbours with the same floor taken together."""
+    ranges: list[tuple[int, int, int]] = []
+    for span in sorted(spans):
+        (start, end), floor = dataset.bounds(span), shelf.floors[span]
+        if ranges and ranges[-1][1:] == (start, floor):
+            start = ranges.pop()[0]
+        ranges.append((start, end, floor))
+    return ranges
+
+
+def _rows_between(connection: duckdb.DuckDBPyConnection, dataset: Dataset, condition: str) -> tuple[int, int] | None:
+    query = f"SELECT min(rowid), max(rowid) FROM {dataset.table} WHERE {condition}"
+    low, high = connection.execute(query).fetchall()[0]
+    return None if low is None else (low, high)

@@ -16,7 +16,6 @@ from tapehouse.store.base import Key, Reading, Selection
 from tapehouse.store.duckdb.catalog import Snapshot
 from tapehouse.store.duckdb.columns import one_chunk
 from tapehouse.store.duckdb.engine import Engine
-from tapehouse.store.duckdb.faults import faults
 from tapehouse.store.duckdb.hot import read_hot
 from tapehouse.store.duckdb.spans import Dataset
 from tapehouse.store.duckdb.versions import version_columns, visible
@@ -153,8 +152,8 @@ class Reads:
             index.mixed(dataset, s) or scope.snapshot.deletes_of(dataset, s) for s in touched
         )  # fmt: skip
         columns = [*scope.columns, *(version_columns(dataset.kind) if mixed else ())]
-        with faults(f"read {dataset.kind}"):
-            rows = read_hot(self._engine.cursor(), scope.snapshot, dataset, touched, scope.start, scope.end, columns)
+        with self._engine.query(f"read {dataset.kind}") as cursor:
+            rows = read_hot(cursor, scope.snapshot, dataset, touched, scope.start, scope.end, columns)
         ids = rows["symbol"].to_numpy()
         starts = np.searchsorted(ids, touched := sorted(touched), "left")
         ends = np.searchsorted(ids, touched, "right")

@@ -212,16 +212,16 @@ class DuckDBStore:
 
     def commit_at(self, time: int) -> int:
         """See `Versions.commit_at`."""
-        with faults("read the commits"):
-            rows = self._engine.cursor().execute(
+        with self._engine.query("read the commits") as cursor:
+            rows = cursor.execute(
                 "SELECT coalesce(max(number), 0) FROM commits WHERE recorded <= ?", [time]
             )  # fmt: skip
             return int(rows.fetchall()[0][0])
 
     def commits(self, *, after: int = 0, limit: int = 100) -> list[Commit]:
         """See `Versions.commits`."""
-        with faults("read the commits"):
-            rows = self._engine.cursor().execute(
+        with self._engine.query("read the commits") as cursor:
+            rows = cursor.execute(
                 "SELECT number, recorded, kind, code, batch, action, inserted, replaced, unchanged, rejected, deleted, "
                 'start, "end" FROM commits WHERE number > ? ORDER BY number LIMIT ?',
                 [after, limit],
@@ -239,8 +239,8 @@ class DuckDBStore:
     def instruments(self) -> list[Instrument]:
         """See `KeepsInstruments.instruments`."""
         names = ", ".join(Instrument.__struct_fields__)
-        with faults("read the instruments"):
-            rows = self._engine.cursor().execute(f"SELECT {names} FROM instruments ORDER BY pattern").fetchall()
+        with self._engine.query("read the instruments") as cursor:
+            rows = cursor.execute(f"SELECT {names} FROM instruments ORDER BY pattern").fetchall()
         return [Instrument(**dict(zip(Instrument.__struct_fields__, row, strict=True))) for row in rows]
 
     def put_instruments(self, instruments: Sequence[Instrument]) -> None:

@@ -122,9 +122,9 @@ class Writes:
             _number_of(incoming.new_sources, name) if rank < 0 else rank
             for rank, name in zip(ranks, prefer, strict=True)
         ]
-        verdicts = judge(
-            self._engine.cursor(), incoming.dataset.kind, incoming.rows, stored, on_conflict=on_conflict, prefer=ranks
-        )
+        with self._engine.query("compare with stored rows") as cursor:
+            kind, rows = incoming.dataset.kind, incoming.rows
+            verdicts = judge(cursor, kind, rows, stored, on_conflict=on_conflict, prefer=ranks)
         if on_conflict is OnConflict.ERROR:
             self._refuse_conflicts(incoming, verdicts)
         return verdicts
