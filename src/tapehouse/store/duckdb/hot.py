@@ -183,7 +183,7 @@ def _above_floors(snapshot: Snapshot, dataset: Dataset, table: pa.Table) -> pa.T
 
 
 def purge(connection: duckdb.DuckDBPyConnection, shelf: Shelf, dataset: Dataset, spans: Sequence[int]) -> Iterator[int]:
-    """Delete the hot rows of those spans that the archive holds, a slice at each step; yields the rows of each slice."""
+    """Delete those spans' hot rows that the archive holds, a slice at each step; yields how many each slice had."""
     condition = " OR ".join(
         f"(timestamp >= {start} AND timestamp < {end} AND commit <= {floor})"
         for start, end, floor in _hidden(shelf, dataset, spans)
