@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import platform
 import statistics
@@ -115,7 +116,7 @@ def alternate(
 def percentile(samples: Sequence[float], share: float) -> float:
     """The smallest sample that at least that share of the samples does not exceed."""
     ordered = sorted(samples)
-    return ordered[max(0, -(-int(share * 1000) * len(ordered) // 1000) - 1)]
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def medians(samples: Mapping[str, Sequence[float]], factor: float = 1.0) -> dict[str, float]:
