@@ -1,0 +1,149 @@
+"""Columns as files have them, to int64 nanoseconds and float64: exactly, and null where a value does not fit."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Literal
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tapehouse.bulk.base import Times, TimeStyle
+from tapehouse.model import DAY_NS, MAX_TIME_NS, MIN_TIME_NS, SECOND_NS
+
+UNIT_NS = {"s": SECOND_NS, "ms": 1_000_000, "us": 1_000, "ns": 1}
+NULLS = ["", "null", "NULL", "Null", "NA", "N/A", "n/a", "#N/A", "None", "none", "-", "\\N"]
+"""What stands for a value that is missing; `NaN` is a number that is none, and says so."""
+
+_FRACTIONAL = pa.decimal128(22, 9)
+_EXACT_INTEGER = 2**53
+_MIDNIGHT = r"^\d{4}-\d\d-\d\d[ T]00:00(:00(\.0+)?)?\s?(Z|[+-]\d\d(:?\d\d)?)?$"
+_ISO_MIN_US, _ISO_MAX_US = MIN_TIME_NS // 1000 + 1, MAX_TIME_NS // 1000 - 1
+
+
+def time_type(times: Times) -> pa.DataType:
+    """The type as which a text file's time column is parsed; text where Arrow does not know how it is written."""
+    if times.style is TimeStyle.ISO and not (times.stated and times.dates):
+        return pa.timestamp("ns", "UTC" if times.stated else None)
+    if times.style is TimeStyle.EPOCH:
+        return _FRACTIONAL if times.fractional else pa.int64()
+    return pa.string()
+
+
+def cast_or_null(texts: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """Texts as another type, null where that fails; halved until what fails stands alone."""
+    if wanted == pa.string():
+        return texts
+    try:
+        return texts.cast(wanted)
+    except pa.ArrowInvalid:
+        if len(texts) == 1:
+            return pa.nulls(1, wanted)
+    half = len(texts) // 2
+    return pa.concat_arrays([cast_or_null(texts[:half], wanted), cast_or_null(texts[half:], wanted)])
+
+
+def floats_of(texts: pa.Array, decimal: str = ".") -> pa.Array:
+    """Texts as float64, null where they are no numbers."""
+    if decimal != ".":
+        texts = pc.replace_substring(texts, ".", "x")
+        texts = pc.replace_substring(texts, decimal, ".")
+    numeric = pc.match_substring_regex(texts, r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:nan|inf|infinity)$")
+    return cast_or_null(pc.if_else(numeric, texts, pa.scalar(None, pa.string())), pa.float64())
+
+
+def nanoseconds(columns: list[pa.Array], times: Times) -> tuple[np.ndarray, np.ndarray]:
+    """A time column (or date and time) as int64 nanoseconds, and which of them are none or out of range.
+
+    They are UTC when the times are epochs or state their offset, else what the clocks of their zone showed.
+    """
+    column = columns[0]
+    if times.style is TimeStyle.FORMAT:
+        return _formatted(_joined(columns, times), times)
+    if pa.types.is_string(column.type):
+        fits = pc.match_substring_regex(column, _MIDNIGHT)
+        texts = pc.if_else(fits, pc.utf8_slice_codeunits(column, 0, 10), pa.scalar(None, pa.string()))
+        column = cast_or_null(texts, pa.date32())
+    if pa.types.is_decimal(column.type):
+        return _fractions(column, times)
+    return _scaled(column, _factor(column.type, times))
+
+
+def _factor(type_: pa.DataType, times: Times) -> int:
+    if pa.types.is_timestamp(type_):
+        return UNIT_NS[type_.unit]
+    if pa.types.is_date32(type_):
+        return DAY_NS
+    return UNIT_NS["ms" if pa.types.is_date64(type_) else times.unit or "ns"]
+
+
+def _scaled(column: pa.Array, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    """Whole units as nanoseconds; a view when the units are nanoseconds and none is missing."""
+    width = pa.int32() if pa.types.is_date32(column.type) else pa.int64()
+    missing = pc.is_null(column).to_numpy(zero_copy_only=False) if column.null_count else np.zeros(len(column), bool)
+    values = (column.cast(width) if pa.types.is_integer(column.type) else column.view(width)).fill_null(0).to_numpy()
+    limit = MAX_TIME_NS // factor
+    if factor > 1:
+        values = values.astype(np.int64)
+        missing |= (values >= limit) | (values <= -limit)
+        values = np.where(missing, 0, values) * factor
+    return values, missing
+
+
+def _fractions(column: pa.Array, times: Times) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs with decimals as nanoseconds; what is finer is cut off."""
+    factor = UNIT_NS[times.unit or "s"]
+    limit = Decimal(MAX_TIME_NS // factor)
+    out = pc.or_(pc.greater_equal(column, limit), pc.less_equal(column, -limit)).fill_null(True)
+    column = pc.if_else(out, pa.scalar(Decimal(0), column.type), column)
+    scaled = pc.multiply(column, pa.scalar(Decimal(factor), pa.decimal128(10, 0)))
+    return scaled.cast(pa.decimal128(33, 0), safe=False).cast(pa.int64()).to_numpy(), out.to_numpy(zero_copy_only=False)
+
+
+def _joined(columns: list[pa.Array], times: Times) -> pa.Array:
+    """Date and time as one text; times without separators get back the zeros that spreadsheets drop."""
+    texts = [pc.utf8_trim_whitespace(column.cast(pa.string())) for column in columns]
+    if len(texts) == 1:
+        return texts[0]
+    form = (times.format or "").split(" ")[-1]
+    if width := {"%H%M%S": 6, "%H%M": 4}.get(form):
+        texts[1] = pc.utf8_lpad(texts[1], width, "0")
+    return pc.binary_join_element_wise(*texts, " ")
+
+
+def _formatted(texts: pa.Array, times: Times) -> tuple[np.ndarray, np.ndarray]:
+    """By Polars, whose parser says null of what does not fit; in microseconds first, since nanoseconds wrap there."""
+    series = pl.Series(pl.from_arrow(texts))
+    coarse = _parse(series, times, "us")
+    out = (coarse.is_null() | ~coarse.to_physical().is_between(_ISO_MIN_US, _ISO_MAX_US)).to_numpy()
+    if "%.f" in (times.format or "") or "%9f" in (times.format or ""):
+        values = _parse(series, times, "ns").to_physical().fill_null(0).to_numpy()
+    else:
+        values = np.where(out, 0, coarse.to_physical().fill_null(0).to_numpy()) * 1000
+    return np.where(out, 0, values), out
+
+
+def _parse(series: pl.Series, times: Times, unit: Literal["us", "ns"]) -> pl.Series:
+    return series.str.to_datetime(times.format, time_unit=unit, strict=False)
+
+
+def exact_floats(column: pa.Array) -> tuple[pa.Array, pa.Array | None]:
+    """A number column of a Parquet file as float64, and where a value has no float64 of its own (None: nowhere).
+
+    Decimals go through Polars, which rounds them correctly; pyarrow was wrong in the last bit.
+    """
+    type_ = column.type
+    if pa.types.is_float64(type_):
+        return column, None
+    if pa.types.is_string(type_) or pa.types.is_large_string(type_):
+        texts = pc.utf8_trim_whitespace(column.cast(pa.string()))
+        floats = floats_of(texts)
+        return floats, pc.and_(pc.is_null(floats), pc.invert(pc.is_in(texts, pa.array([*NULLS, None]))))
+    if pa.types.is_decimal(type_):
+        return pl.Series(pl.from_arrow(column)).cast(pl.Float64).to_arrow(), None
+    if pa.types.is_integer(type_):
+        large = pc.greater(pc.abs(column.cast(pa.float64(), safe=False)), float(_EXACT_INTEGER))
+        return column.cast(pa.float64(), safe=False), large if pc.any(large).as_py() else None
+    return column.cast(pa.float64()), None

@@ -1,0 +1,167 @@
+"""A Parquet file as rows of the model, batch by batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tapehouse.bulk.base import BadRow, RecognisedFile
+from tapehouse.bulk.formats.convert import cast_or_null, exact_floats, time_type
+from tapehouse.bulk.formats.files import reading
+from tapehouse.bulk.formats.text import Parsed
+from tapehouse.bulk.validate import TIME_FIELDS, Judge, Verdict
+from tapehouse.errors import UnreadableFile, UnrecognisedFile
+from tapehouse.model import SCHEMAS
+
+BATCH_ROWS = 131_072
+
+
+class Part(msgspec.Struct, frozen=True):
+    """Consecutive rows of a Parquet file; the first is number `row`, from 1."""
+
+    batch: pa.RecordBatch
+    row: int
+    source_bytes: int
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """The file; `UnreadableFile` when it is no Parquet, cut off or damaged, also while it is being read."""
+    try:
+        with reading(path), pq.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
+            yield file
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as exc:
+        raise UnreadableFile(f"{path.name} is no readable Parquet file: {exc}", path=str(path)) from exc
+
+
+def parts(file: RecognisedFile) -> Iterator[Part]:
+    """The columns that are taken, in batches, in the order of the file."""
+    path = Path(file.path)
+    with opened(path) as source:
+        names = source.schema_arrow.names
+        columns = sorted({names[place] for place in file.places.values()})
+        row, total = 1, max(source.metadata.num_rows, 1)
+        for batch in source.iter_batches(BATCH_ROWS, columns=columns, use_threads=True):
+            yield Part(batch, row, int((row - 1 + batch.num_rows) / total * file.size))
+            row += batch.num_rows
+
+
+def check_types(file: RecognisedFile, schema: pa.Schema) -> None:
+    """`UnrecognisedFile` for the first column of a type that its field cannot have."""
+    for field, column in file.columns.items():
+        type_ = schema.field(column).type
+        type_ = type_.value_type if pa.types.is_dictionary(type_) else type_
+        expected = _expected(field, file)
+        if not any(test(type_) for test in _TESTS[expected]):
+            raise UnrecognisedFile(
+                f"column {column!r} is {type_}, and {field} needs {expected}: name another with --map {field}=COLUMN",
+                columns=schema.names,
+            )
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_))
+
+
+_TESTS: dict[str, tuple[Any, ...]] = {
+    "text": (_is_text, pa.types.is_integer),
+    "numbers": (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, _is_text),
+    "times": (pa.types.is_timestamp, pa.types.is_date, pa.types.is_integer, pa.types.is_floating, _is_text),
+    "times of day": (pa.types.is_time, pa.types.is_integer, _is_text),
+}
+
+
+def _expected(field: str, file: RecognisedFile) -> str:
+    if field == "time" and "date" in file.columns:
+        return "times of day"
+    if field in TIME_FIELDS:
+        return "times"
+    return "numbers" if file.kind is not None and field in _numbers(file) else "text"
+
+
+def _numbers(file: RecognisedFile) -> set[str]:
+    if file.kind is None:
+        return set()
+    return {field.name for field in SCHEMAS[file.kind] if field.type in (pa.float64(), pa.int64())}
+
+
+class ParquetParser:
+    """Parses the parts of one file; any thread may call it."""
+
+    def __init__(self, file: RecognisedFile, judge: Judge) -> None:
+        self._file, self._judge, self._numbers = file, judge, _numbers(file)
+
+    def __call__(self, part: Part) -> Parsed:
+        """The rows of a part, every one either good or bad."""
+        verdict = Verdict(part.batch.num_rows)
+        columns = {
+            field: self._convert(field, part.batch.column(name), verdict) for field, name in self._file.columns.items()
+        }
+        table = self._judge(columns, verdict)
+        bad = verdict.bad
+        return Parsed(
+            table=table,
+            rows=verdict.rows,
+            bad=list(zip(map(verdict.reason, bad), _texts(part, bad), strict=True)),
+            remarks=verdict.remarks,
+            source_bytes=part.source_bytes,
+        )
+
+    def _convert(self, field: str, column: pa.Array, verdict: Verdict) -> pa.Array:
+        if field == "symbol":
+            return names_of(column)
+        column = plain(column)
+        if field in self._numbers:
+            values, lost = exact_floats(column)
+            if lost is not None:
+                verdict.reject(lost.to_numpy(zero_copy_only=False), f"{field} is not a number that float64 holds")
+            return values
+        if field not in TIME_FIELDS:
+            return column.cast(pa.string())
+        return self._time(field, column, verdict)
+
+    def _time(self, field: str, column: pa.Array, verdict: Verdict) -> pa.Array:
+        times = self._file.times
+        if times is None:
+            raise ValueError(f"{self._file.name} was not recognised")
+        if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+            return column
+        if pa.types.is_time(column.type) or {"date", "time"} <= self._file.columns.keys():
+            return column.cast(pa.string())
+        wanted = time_type(times)
+        if column.type == wanted:
+            return column
+        values = cast_or_null(column.cast(pa.string()), wanted) if _is_text(column.type) else column.cast(wanted)
+        lost = pc.and_(pc.is_valid(column), pc.is_null(values))
+        verdict.reject(lost.to_numpy(zero_copy_only=False), f"{field} is not a time that int64 nanoseconds hold")
+        return values
+
+
+def plain(column: pa.Array) -> pa.Array:
+    """A column without its dictionary."""
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def names_of(column: pa.Array) -> pa.Array:
+    """A column of names, dictionary-encoded."""
+    if pa.types.is_dictionary(column.type):
+        codes, names = column.indices.cast(pa.int32()), column.dictionary.cast(pa.string())
+        return pa.DictionaryArray.from_arrays(codes, names)
+    return column.cast(pa.string()).dictionary_encode()
+
+
+def _texts(part: Part, rows: np.ndarray) -> list[BadRow]:
+    """Rows as JSON, numbered as in the file."""
+    if len(rows) == 0:
+        return []
+    found = part.batch.take(pa.array(rows)).to_pylist()
+    return [BadRow(part.row + int(row), json.dumps(cells, default=str)) for row, cells in zip(rows, found, strict=True)]

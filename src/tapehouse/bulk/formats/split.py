@@ -1,0 +1,159 @@
+"""Text in blocks of whole rows, and where the rows of a block are. No I/O.
+
+A newline inside quotes does not end a row. A quote that is never closed would swallow the rest of a file: when no row
+ends within `MAX_ROW_BYTES`, the line with that quote is a block of its own, and reading goes on after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+import numpy as np
+
+from tapehouse.errors import UnreadableFile
+
+MAX_ROW_BYTES = 1 << 20
+NEWLINE, RETURN, QUOTE = b"\n", b"\r", b'"'
+
+
+class Block(msgspec.Struct, frozen=True):
+    """Whole rows of a text file. `line` is the number of the first one's line, from 1.
+
+    `source_bytes` is how far the file was read, as it is on disk, when the block was complete. A block that is `cut`
+    is the beginning of a row whose rest could not be read.
+    """
+
+    data: bytes
+    line: int
+    source_bytes: int = 0
+    cut: bool = False
+
+
+class Rows(msgspec.Struct, frozen=True):
+    """Where the rows of a block are: `data[starts[i]:ends[i]]` is row i, on line `lines[i]` of the file."""
+
+    starts: np.ndarray
+    ends: np.ndarray
+    lines: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def take(self, rows: np.ndarray) -> Rows:
+        return Rows(self.starts[rows], self.ends[rows], self.lines[rows])
+
+
+def split(pieces: Iterable[tuple[bytes, int]], block_bytes: int, line: int = 1) -> Iterator[Block]:
+    """Pieces of a text (with how far the file was read) as blocks of about `block_bytes`, in order, nothing left out.
+
+    A piece ends anywhere, also inside a row; lines end with LF or CR LF. When the pieces end with `UnreadableFile`,
+    what came before is still given, and then the error raised.
+    """
+    held: list[bytes] = []
+    size = done = 0
+    failure: UnreadableFile | None = None
+    pieces = iter(pieces)
+    while True:
+        try:
+            piece, done = next(pieces)
+        except StopIteration:
+            break
+        except UnreadableFile as exc:
+            failure = exc
+            break
+        held.append(piece)
+        size += len(piece)
+        if size >= block_bytes:
+            data = b"".join(held)
+            for block in _whole_rows(data, line, done):
+                line += block.data.count(NEWLINE)
+                data = data[len(block.data) :]
+                yield block
+            held, size = [data], len(data)
+    yield from _rest(b"".join(held), line, done, failure is not None)
+    if failure is not None:
+        raise failure
+
+
+def _whole_rows(data: bytes, line: int, done: int) -> Iterator[Block]:
+    """As many whole rows as there are; when the first row ends nowhere in sight, its first line by itself."""
+    while True:
+        end = end_of_rows(data)
+        if end == 0:
+            if len(data) <= MAX_ROW_BYTES:
+                return
+            end = data.find(NEWLINE) + 1
+            if end == 0:
+                raise UnreadableFile(f"line {line:,} does not end within {MAX_ROW_BYTES:,} bytes: not rows of text")
+        yield Block(data[:end], line, done)
+        line += data.count(NEWLINE, 0, end)
+        data = data[end:]
+
+
+def _rest(data: bytes, line: int, done: int, cut: bool) -> Iterator[Block]:
+    """The end of a file, whose last row needs no newline unless the file was cut."""
+    for block in _whole_rows(data, line, done):
+        line += block.data.count(NEWLINE)
+        data = data[len(block.data) :]
+        yield block
+    while data:
+        closed = cut or data.count(QUOTE) % 2 == 0
+        end = len(data) if closed else (data.find(NEWLINE) + 1 or len(data))
+        yield Block(data[:end], line, done, cut)
+        line += data.count(NEWLINE, 0, end)
+        data = data[end:]
+
+
+def end_of_rows(data: bytes) -> int:
+    """Where the last whole row ends: after the last newline that has an even number of quotes before it; else 0."""
+    end = data.rfind(NEWLINE)
+    quotes = data.count(QUOTE, 0, end) if end >= 0 else 0
+    while end >= 0 and quotes % 2:
+        quote = data.rfind(QUOTE, 0, end)
+        end = data.rfind(NEWLINE, 0, quote)
+        quotes -= 1 + (data.count(QUOTE, max(end, 0), quote) if end >= 0 else 0)
+    return end + 1
+
+
+def rows_of(block: Block) -> Rows:
+    """Every row of the block that is not blank; a row may have several lines when these are in quotes."""
+    data = np.frombuffer(block.data, np.uint8)
+    newlines = np.flatnonzero(data == NEWLINE[0])
+    inside = np.zeros(len(newlines), bool)
+    if QUOTE in block.data:
+        quotes = np.flatnonzero(data == QUOTE[0])
+        inside = np.searchsorted(quotes, newlines) % 2 == 1
+    return _rows_between(data, newlines, newlines[~inside], block.line)
+
+
+def lines_of(block: Block, start: int, end: int, line: int) -> Rows:
+    """The lines of a part of the block, whatever its quotes say."""
+    data = np.frombuffer(block.data, np.uint8)[start:end]
+    newlines = np.flatnonzero(data == NEWLINE[0])
+    rows = _rows_between(data, newlines, newlines, line)
+    return Rows(rows.starts + start, rows.ends + start, rows.lines)
+
+
+def _rows_between(data: np.ndarray, newlines: np.ndarray, breaks: np.ndarray, line: int) -> Rows:
+    starts = np.concatenate([[0], breaks + 1])
+    ends = np.concatenate([breaks, [len(data)]])
+    lines = line + np.searchsorted(newlines, starts)
+    ends = np.where((ends > starts) & (data[np.maximum(ends - 1, 0)] == RETURN[0]), ends - 1, ends)
+    filled = ends > starts
+    return Rows(starts[filled], ends[filled], lines[filled])
+
+
+def fields_of(block: Block, rows: Rows, delimiter: str) -> np.ndarray:
+    """How many fields each row has; a delimiter inside quotes does not count."""
+    data = np.frombuffer(block.data, np.uint8)
+    places = np.flatnonzero(data == ord(delimiter))
+    before_start, before_end = np.searchsorted(places, rows.starts), np.searchsorted(places, rows.ends)
+    if QUOTE not in block.data:
+        return np.asarray(before_end - before_start + 1)
+    quotes = np.flatnonzero(data == QUOTE[0])
+    opened = np.searchsorted(quotes, rows.starts)
+    row = np.clip(np.searchsorted(rows.starts, places, side="right") - 1, 0, None)
+    counts = (np.searchsorted(quotes, places) - opened[row]) % 2 == 0
+    inside = (places >= rows.starts[row]) & (places < rows.ends[row])
+    return np.asarray(np.bincount(row[counts & inside], minlength=len(rows)) + 1)

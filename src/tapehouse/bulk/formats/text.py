@@ -1,0 +1,202 @@
+"""A block of text as rows of the model: fast when all is well, and row by row where it is not."""
+
+from __future__ import annotations
+
+import csv
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv as arrow_csv
+
+from tapehouse.bulk.base import BadRow, RecognisedFile
+from tapehouse.bulk.formats.convert import NULLS, cast_or_null, floats_of, time_type
+from tapehouse.bulk.formats.split import NEWLINE, QUOTE, Block, Rows, fields_of, lines_of, rows_of
+from tapehouse.bulk.validate import TIME_FIELDS, Judge, Verdict
+from tapehouse.model import NAME, SCHEMAS
+
+CUT = "the file is cut off in this row"
+UNCLOSED = "a quote is never closed"
+
+
+class Parsed(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a block: the good rows, the bad ones with their reasons in the order of the file, remarks."""
+
+    table: pa.Table
+    rows: int
+    bad: list[tuple[str, BadRow]] = []
+    remarks: dict[str, int] = {}
+    source_bytes: int = 0
+
+
+class TextParser:
+    """Parses the blocks of one file; any thread may call it."""
+
+    def __init__(self, file: RecognisedFile, judge: Judge) -> None:
+        if file.dialect is None or file.times is None or file.kind is None:
+            raise ValueError(f"{file.name} was not recognised")
+        self._file, self._dialect, self._judge = file, file.dialect, judge
+        names = {field.name for field in SCHEMAS[file.kind]}
+        self._fields = {field: place for field, place in file.places.items() if field in names or field in TIME_FIELDS}
+        self._numbers = {field.name for field in SCHEMAS[file.kind] if field.type in (pa.float64(), pa.int64())}
+        self._time_type = time_type(file.times)
+        self._wrong_width = f"the number of fields is not {self._dialect.width}"
+
+    def __call__(self, block: Block) -> Parsed:
+        """The rows of a block, every one either good or bad."""
+        if block.cut or not block.data.strip():
+            return self._nothing(block)
+        try:
+            table = self._read(block.data, self._types())
+        except pa.ArrowInvalid:
+            return self._diagnose(block)
+        verdict = Verdict(table.num_rows)
+        good = self._judge(self._columns(table), verdict)
+        if verdict.good is None:
+            return Parsed(table=good, rows=verdict.rows, remarks=verdict.remarks, source_bytes=block.source_bytes)
+        rows = rows_of(block)
+        if len(rows) != verdict.rows:  # Arrow sees other rows than we do, so that their lines are not known
+            return self._diagnose(block)
+        return self._parsed(block, good, rows, verdict, [])
+
+    def _types(self) -> dict[str, pa.DataType]:
+        return {field: self._type(field) for field in self._fields}
+
+    def _type(self, field: str) -> pa.DataType:
+        if field == "symbol":
+            return NAME
+        if field == "timestamp" or (field in TIME_FIELDS and self._one_time):
+            return self._time_type
+        return pa.float64() if field in self._numbers else pa.string()
+
+    @property
+    def _one_time(self) -> bool:
+        return sum(field in self._fields for field in TIME_FIELDS) == 1
+
+    def _read(self, data: bytes, types: dict[str, pa.DataType]) -> pa.Table:
+        """The columns that are taken, under the names of their fields."""
+        fields = {place: field for field, place in self._fields.items()}
+        names = [fields.get(place, f"#{place}") for place in range(self._dialect.width)]
+        return arrow_csv.read_csv(
+            pa.BufferReader(data),
+            read_options=arrow_csv.ReadOptions(use_threads=False, column_names=names, block_size=len(data) + 1),
+            parse_options=arrow_csv.ParseOptions(
+                delimiter=self._dialect.delimiter, newlines_in_values=QUOTE in data, ignore_empty_lines=True
+            ),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=types,
+                include_columns=list(types),
+                null_values=NULLS,
+                strings_can_be_null=True,
+                decimal_point=self._dialect.decimal,
+            ),
+        )
+
+    @staticmethod
+    def _columns(table: pa.Table) -> dict[str, pa.Array]:
+        return {name: _array(table.column(name)) for name in table.column_names}
+
+    def _nothing(self, block: Block) -> Parsed:
+        rows = rows_of(block)
+        bad = [(CUT, row) for row in _texts(block, rows)]
+        return Parsed(table=pa.table({}), rows=len(rows), bad=bad, source_bytes=block.source_bytes)
+
+    def _parsed(
+        self, block: Block, good: pa.Table, rows: Rows, verdict: Verdict, others: list[tuple[str, BadRow]]
+    ) -> Parsed:
+        bad = verdict.bad
+        found = list(zip(map(verdict.reason, bad), _texts(block, rows.take(bad)), strict=True))
+        return Parsed(
+            table=good,
+            rows=verdict.rows + len(others),
+            bad=sorted([*found, *others], key=lambda each: each[1].line),
+            remarks=verdict.remarks,
+            source_bytes=block.source_bytes,
+        )
+
+    def _diagnose(self, block: Block) -> Parsed:
+        """Read everything as text, and judge value by value; for blocks in which something does not fit."""
+        rows, widths = self._rows(block)
+        wrong = widths != self._dialect.width
+        others = [(self._reason(row.row), row) for row in _texts(block, rows.take(np.flatnonzero(wrong)))]
+        rows = rows.take(np.flatnonzero(~wrong))
+        if len(rows) == 0:
+            return self._parsed(block, pa.table({}), rows, Verdict(0), others)
+        columns = self._texts(block, rows)
+        verdict = Verdict(len(rows))
+        typed = {field: self._convert(field, texts, verdict) for field, texts in columns.items()}
+        return self._parsed(block, self._judge(typed, verdict), rows, verdict, others)
+
+    def _reason(self, row: str) -> str:
+        return UNCLOSED if row.count('"') % 2 else self._wrong_width
+
+    def _rows(self, block: Block) -> tuple[Rows, np.ndarray]:
+        """The rows and how many fields each has; one over several lines that has too many or few is taken as lines."""
+        rows = rows_of(block)
+        widths = fields_of(block, rows, self._dialect.delimiter)
+        parts = []
+        for row in np.flatnonzero(widths != self._dialect.width):
+            start, end = int(rows.starts[row]), int(rows.ends[row])
+            if NEWLINE in block.data[start:end]:
+                parts.append((row, lines_of(block, start, end, int(rows.lines[row]))))
+        if not parts:
+            return rows, widths
+        kept = np.delete(np.arange(len(rows)), [row for row, _ in parts])
+        pieces = [rows.take(kept), *(lines for _, lines in parts)]
+        joined = Rows(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in Rows.__struct_fields__))
+        joined = joined.take(np.argsort(joined.starts))
+        return joined, fields_of(block, joined, self._dialect.delimiter)
+
+    def _texts(self, block: Block, rows: Rows) -> dict[str, pa.Array]:
+        """The columns of those rows as text, null where a value is missing."""
+        lines = [block.data[start:end] for start, end in zip(rows.starts, rows.ends, strict=True)]
+        try:
+            table = self._read(b"\n".join(lines), dict.fromkeys(self._fields, pa.binary()))
+        except pa.ArrowInvalid:
+            return self._by_hand(lines)
+        return self._columns(table) if table.num_rows == len(rows) else self._by_hand(lines)
+
+    def _by_hand(self, lines: list[bytes]) -> dict[str, pa.Array]:
+        """Row by row, when quotes make Arrow see other rows than there are."""
+        found: dict[str, list[bytes | None]] = {field: [] for field in self._fields}
+        for line in lines:
+            text = line.decode("utf-8", "surrogateescape")
+            cells = next(csv.reader([text], delimiter=self._dialect.delimiter), [])
+            for field, place in self._fields.items():
+                cell = cells[place] if place < len(cells) else ""
+                found[field].append(None if cell in NULLS else cell.encode("utf-8", "surrogateescape"))
+        return {field: pa.array(values, pa.binary()) for field, values in found.items()}
+
+    def _convert(self, field: str, raw: pa.Array, verdict: Verdict) -> pa.Array:
+        """A column as the judge takes it; the verdict gets the rows that are not what they should be."""
+        texts = cast_or_null(raw, pa.utf8())
+        _reject_lost(raw, texts, verdict, f"{field} is not UTF-8")
+        texts = pc.utf8_trim_whitespace(texts)
+        if field == "symbol":
+            return texts.dictionary_encode()
+        if field in self._numbers:
+            values = floats_of(texts, self._dialect.decimal)
+            _reject_lost(texts, values, verdict, f"{field} is not a number")
+            return values
+        values = cast_or_null(texts, self._type(field))
+        _reject_lost(texts, values, verdict, f"{field} is not a time that int64 nanoseconds hold")
+        return values
+
+
+def _reject_lost(before: pa.Array, after: pa.Array, verdict: Verdict, reason: str) -> None:
+    if after.null_count > before.null_count:
+        verdict.reject(pc.and_(pc.is_valid(before), pc.is_null(after)).to_numpy(zero_copy_only=False), reason)
+
+
+def _array(column: pa.ChunkedArray) -> Any:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _texts(block: Block, rows: Rows) -> list[BadRow]:
+    """The text of rows, with `\\xNN` for bytes that are not UTF-8."""
+    return [
+        BadRow(int(line), block.data[start:end].decode("utf-8", "backslashreplace"))
+        for start, end, line in zip(rows.starts, rows.ends, rows.lines, strict=True)
+    ]

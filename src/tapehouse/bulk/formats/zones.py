@@ -1,0 +1,122 @@
+"""Wall-clock times of a zone as UTC and back, by the column. No I/O but the zone database."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import numpy as np
+
+from tapehouse.errors import InvalidTime
+from tapehouse.model import SECOND_NS
+
+_OFFSET = re.compile(r"(?:UTC|GMT)?([+-])(\d{1,2})(?::?(\d\d))?$")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_YEAR, _LAST_YEAR = 1677, 2262
+
+
+class Localised(NamedTuple):
+    """UTC nanoseconds; which of the wall-clock times never were, and which were twice (None: none of them)."""
+
+    utc: np.ndarray
+    skipped: np.ndarray | None
+    repeated: np.ndarray | None
+
+
+class Zone:
+    """A named zone or a fixed offset. `InvalidTime` for a name that is neither."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._zone: ZoneInfo | None = None
+        self._fixed = 0
+        if found := _OFFSET.match(name.strip()):
+            sign, hours, minutes = found.groups()
+            self._fixed = (int(hours) * 60 + int(minutes or 0)) * 60 * SECOND_NS * (1 if sign == "+" else -1)
+        elif name.upper() not in ("UTC", "Z", "GMT"):
+            self._zone = _zone(name)
+
+    def to_utc(self, local: np.ndarray) -> Localised:
+        """Times of the zone's clocks (int64 nanoseconds) as UTC; of two instants with one such time, the first."""
+        times, offsets = self._changes(local)
+        if len(times) == 0:
+            return Localised(local - offsets[0] if offsets[0] else local, None, None)
+        place = np.searchsorted(times + offsets[:-1], local, side="right")
+        utc = local - offsets[place]
+        skipped = (place > 0) & (utc < times[np.maximum(place - 1, 0)])
+        later = np.minimum(place, len(times) - 1)
+        repeated = (place < len(times)) & (local - offsets[later + 1] >= times[later])
+        return Localised(utc, skipped if skipped.any() else None, repeated if repeated.any() else None)
+
+    def to_local(self, utc: np.ndarray) -> np.ndarray:
+        """UTC nanoseconds as what the zone's clocks show."""
+        times, offsets = self._changes(utc)
+        if len(times) == 0:
+            return np.asarray(utc + offsets[0])
+        return np.asarray(utc + offsets[np.searchsorted(times, utc, side="right")])
+
+    def starts_of_days(self, local_midnights: np.ndarray) -> np.ndarray:
+        """The first instant of each local day; where clocks skip midnight, that is when they do."""
+        utc, skipped, _ = self.to_utc(local_midnights)
+        if skipped is None:
+            return utc
+        times, offsets = self._changes(local_midnights)
+        place = np.searchsorted(times + offsets[:-1], local_midnights, side="right")
+        return np.where(skipped, times[np.maximum(place - 1, 0)], utc)
+
+    def _changes(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """When the offset changes around those times, and the offsets before, between and after."""
+        if self._zone is None or len(times) == 0:
+            return np.empty(0, np.int64), np.array([self._fixed])
+        years = np.array([times.min(), times.max()]).view("M8[ns]").astype("M8[Y]").astype(int) + 1970
+        first, last = max(int(years[0]) - 1, _FIRST_YEAR), min(int(years[1]) + 1, _LAST_YEAR)
+        changes = [change for year in range(first, last + 1) for change in _changes_of(self._zone, year)]
+        before = _offset(self._zone, _seconds(first))
+        instants = np.array([instant for instant, _ in changes], np.int64)
+        offsets = np.array([before, *(after for _, after in changes)], np.int64)
+        return instants * SECOND_NS, offsets * SECOND_NS
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
+        raise InvalidTime(
+            f"unknown time zone {name[:40]!r}; expected a name such as America/New_York or an offset such as +05:30",
+            timezone=name[:40],
+        ) from exc
+
+
+def _seconds(year: int) -> int:
+    return int((datetime(year, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds())
+
+
+def _offset(zone: ZoneInfo, second: int) -> int:
+    offset = (_EPOCH + timedelta(seconds=second)).astimezone(zone).utcoffset()
+    return int(offset.total_seconds()) if offset is not None else 0
+
+
+@lru_cache(maxsize=4096)
+def _changes_of(zone: ZoneInfo, year: int) -> tuple[tuple[int, int], ...]:
+    """The instants (UTC seconds) of a year from which on another offset holds, and that offset."""
+    changes = []
+    first, end = _seconds(year), _seconds(year + 1)
+    before = _offset(zone, first)
+    for low in range(first, end, 86_400):
+        after = _offset(zone, low + 86_400)
+        if after != before:
+            changes.append((_bisect(zone, low, low + 86_400), after))
+        before = after
+    return tuple(changes)
+
+
+def _bisect(zone: ZoneInfo, low: int, high: int) -> int:
+    """The second from which on the offset is that of `high`."""
+    after = _offset(zone, high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _offset(zone, middle) == after else (middle, high)
+    return high

@@ -1,0 +1,76 @@
+"""Where bad rows go: a CSV file for each file that has some, with its line, the reason and the row as it was."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from tapehouse.bulk.base import BadRow, Rejection
+from tapehouse.errors import StoreError, StoreFull, StoreReadOnly
+
+COLUMNS = ("file", "line", "reason", "row")
+EXAMPLES = 3
+_FULL = 28  # ENOSPC
+
+
+class QuarantineFile:
+    """The bad rows of one file, written as they come; there is no file until there is a row."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._name = folder, name
+        self._file: IO[str] | None = None
+        self._writer: Any = None
+        self.path: Path | None = None
+        self.rejections: dict[str, Rejection] = {}
+
+    def add(self, bad: Sequence[tuple[str, BadRow]]) -> None:
+        """Write the rows with their reasons, and count them; `StoreFull` or another `StoreError` when that fails."""
+        if not bad:
+            return
+        try:
+            self._open().writerows((self._name, row.line, reason, row.row) for reason, row in bad)
+        except OSError as exc:
+            raise _translated(exc, self._folder) from exc
+        for reason, row in bad:
+            rejection = self.rejections.get(reason)
+            if rejection is None:
+                rejection = self.rejections[reason] = Rejection(reason=reason, examples=[])
+            rejection.rows += 1
+            if len(rejection.examples) < EXAMPLES:
+                rejection.examples.append(BadRow(row.line, row.row[:500]))
+
+    def close(self) -> None:
+        """Make what was added durable enough to read; idempotent."""
+        if self._file is not None:
+            try:
+                self._file.close()
+            except OSError as exc:
+                raise _translated(exc, self._folder) from exc
+            self._file = None
+
+    def _open(self) -> Any:
+        if self._writer is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self.path = _free(self._folder, self._name)
+            self._file = self.path.open("x", newline="", encoding="utf-8")
+            self._writer = csv.writer(self._file)
+            self._writer.writerow(COLUMNS)
+        return self._writer
+
+
+def _free(folder: Path, name: str) -> Path:
+    """A path for that file's bad rows that nothing has; two files of one name in a load get numbers."""
+    stem = re.sub(r"[^\w.+=^-]", "_", name).lstrip(".")[:200] or "_"
+    number, path = 1, folder / f"{stem}.csv"
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}-{number}.csv"
+    return path
+
+
+def _translated(exc: OSError, folder: Path) -> StoreError:
+    kind = StoreFull if exc.errno == _FULL else StoreReadOnly if isinstance(exc, PermissionError) else StoreError
+    return kind(f"bad rows cannot be written to {folder}: {exc.strerror or exc}", path=str(folder))

@@ -1,0 +1,75 @@
+"""The symbol of a file that has no column for it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+from typing import NamedTuple
+
+from tapehouse.bulk.recognise.steps import BY_WORD
+from tapehouse.errors import InvalidRequest, InvalidSymbol, UnrecognisedFile
+from tapehouse.model import check_symbol
+
+_GENERIC = {
+    *("bars", "bar", "trades", "trade", "ticks", "tick", "quotes", "quote", "ohlcv", "ohlc", "candles", "klines"),
+    *("kline", "prices", "price", "data", "history", "hist", "historical", "adjusted", "adj", "raw", "export"),
+    *("download", "all", "us", "sample", "test", "values", "market", "table"),
+}
+_DATE = re.compile(r"\d{4}$|\d{6}$|\d{8}$|\d{1,2}$")
+_OPTIONS = "say it with --symbol, --symbol-from name|folder|REGEX, or --map symbol=COLUMN"
+
+
+class Named(NamedTuple):
+    """A symbol, and where it is from."""
+
+    symbol: str
+    why: str
+
+
+def symbol_of(path: str, member: str | None, said: str | None, said_from: str | None) -> Named:
+    """The symbol by the user's word or else the file's name; `UnrecognisedFile` when that is none."""
+    if said is not None:
+        return Named(check_symbol(said), "--symbol")
+    if said_from == "folder":
+        return _checked(PurePath(path).parent.name, "the folder's name")
+    if said_from not in (None, "name"):
+        return _searched(f"{path}/{member}" if member else path, str(said_from))
+    return _checked(_of_name(stem_of(member or path)), "the file's name")
+
+
+def stem_of(path: str) -> str:
+    """A file's name without the endings that say its format."""
+    name = PurePath(path).name
+    while (suffix := PurePath(name).suffix.lower()) in (".csv", ".txt", ".tsv", ".gz", ".zip", ".parquet"):
+        name = name[: -len(suffix)]
+    return name
+
+
+def _of_name(stem: str) -> str:
+    """`AAPL_1m` and `AAPL-2024-01-02` are AAPL, `BTC-USDT_1h` is BTC-USDT; words for what is inside are no symbols."""
+    parts = re.split(r"([-_ ])", stem)
+    while parts and _says_no_symbol(parts[-1], only=len(parts) == 1):
+        parts = parts[:-2]
+    return "".join(parts)
+
+
+def _says_no_symbol(part: str, only: bool) -> bool:
+    word = part.lower()
+    return not word or word in _GENERIC or (not only and (word in BY_WORD or bool(_DATE.match(word))))
+
+
+def _searched(path: str, pattern: str) -> Named:
+    try:
+        found = re.search(pattern, path)
+    except re.error as exc:
+        raise InvalidRequest(f"--symbol-from {pattern!r} is no regular expression: {exc}") from exc
+    if found is None:
+        raise UnrecognisedFile(f"--symbol-from {pattern!r} finds nothing in {path!r}")
+    return _checked(found.group(1 if found.re.groups else 0) or "", "--symbol-from")
+
+
+def _checked(symbol: str, why: str) -> Named:
+    try:
+        return Named(check_symbol(symbol), why)
+    except InvalidSymbol as exc:
+        raise UnrecognisedFile(f"no column is the symbol, and {why} gives none ({exc}): {_OPTIONS}") from exc

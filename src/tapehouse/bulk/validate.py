@@ -1,0 +1,264 @@
+"""Every row against the rules: the good ones as a table that a store takes, the others with the reason. No I/O.
+
+A price may be zero or negative (oil futures were, in April 2020, and spreads are); such rows are taken and counted.
+Bars up to 30 minutes open at a multiple of their interval; of 1 and 4 hours at a quarter of an hour, since sessions
+and zones begin at 9:30 and at +05:45; of days and longer at midnight in the zone of their instrument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tapehouse.bulk.base import RecognisedFile
+from tapehouse.bulk.formats.convert import nanoseconds
+from tapehouse.bulk.formats.zones import Zone
+from tapehouse.errors import InvalidSymbol
+from tapehouse.model import (
+    DAY_NS,
+    MAX_TIME_NS,
+    MIN_TIME_NS,
+    MINUTE_NS,
+    SCHEMAS,
+    TIMESTAMP,
+    Instrument,
+    Interval,
+    Kind,
+    check_symbol,
+)
+
+TIME_FIELDS = ("timestamp", "date", "time")
+_PRICES = {Kind.BARS: ("low",), Kind.TRADES: ("price",), Kind.QUOTES: ("bid", "ask")}
+_NOT_NEGATIVE = {"volume", "trades", "size", "bid_size", "ask_size"}
+_EXACT_INTEGER = float(2**53)
+
+SUSPICIOUS_PRICE = "have a price that is zero or negative; they were taken"
+REPEATED_TIME = "have a time that the clocks showed twice; the first was taken"
+
+
+class Verdict:
+    """Which rows of a block are bad, and why: the first reason that is found counts."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.reasons: list[str] = []
+        self.remarks: dict[str, int] = {}
+        self._codes: np.ndarray | None = None
+
+    def reject(self, bad: np.ndarray, reason: str) -> None:
+        """Reject the rows where `bad` is true, of those that were good until now."""
+        if not bad.any():
+            return
+        if self._codes is None:
+            self._codes = np.zeros(self.rows, np.int16)
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        self._codes[bad & (self._codes == 0)] = self.reasons.index(reason) + 1
+
+    def remark(self, count: int, what: str) -> None:
+        """Count rows that are taken, but of which the user should know."""
+        if count:
+            self.remarks[what] = self.remarks.get(what, 0) + count
+
+    @property
+    def bad(self) -> np.ndarray:
+        """The numbers of the bad rows."""
+        return np.empty(0, np.int64) if self._codes is None else np.flatnonzero(self._codes)
+
+    @property
+    def good(self) -> np.ndarray | None:
+        """A mask of the good rows; None when all are."""
+        return None if self._codes is None else self._codes == 0
+
+    def reason(self, row: int) -> str:
+        return "" if self._codes is None else self.reasons[self._codes[row] - 1]
+
+
+class Judge:
+    """Turns the columns of a file into rows of the model. One for a file; any thread may use it."""
+
+    def __init__(self, file: RecognisedFile, instruments: Sequence[Instrument] = ()) -> None:
+        if file.kind is None or file.times is None:
+            raise ValueError(f"{file.name} was not recognised")
+        self._file, self._kind, self._times = file, file.kind, file.times
+        self._instruments = sorted(instruments, key=lambda instrument: len(instrument.pattern), reverse=True)
+        self._zone = None if file.times.zone is None else Zone(file.times.zone)
+
+    def __call__(self, columns: dict[str, pa.Array], verdict: Verdict) -> pa.Table:
+        """The good rows of columns that are named as fields; the verdict gets the reasons of the others.
+
+        Columns come as text (names dictionary-encoded), float64, and times as `convert.nanoseconds` takes them.
+        """
+        symbols = self._symbols(columns, verdict)
+        times = self._timestamps(columns, symbols, verdict)
+        numbers = {field.name: self._number(field, columns, verdict) for field in self._number_fields(columns)}
+        if self._kind is Kind.BARS:
+            _check_order(numbers, verdict)
+            self._check_alignment(times, symbols, verdict)
+        self._remark_prices(numbers, verdict)
+        taken: dict[str, pa.Array] = {"symbol": symbols, "timestamp": pa.array(times).view(TIMESTAMP)}
+        for field in SCHEMAS[self._kind]:
+            if field.name in numbers:
+                taken[field.name] = _stored(numbers[field.name], field)
+            elif field.type == pa.string() and field.name in columns:
+                taken[field.name] = columns[field.name]
+        table = pa.table(taken)
+        return table if verdict.good is None else table.filter(pa.array(verdict.good))
+
+    def _symbols(self, columns: dict[str, pa.Array], verdict: Verdict) -> pa.Array:
+        if self._file.symbol is not None:
+            codes = pa.array(np.zeros(verdict.rows, np.int32))
+            return pa.DictionaryArray.from_arrays(codes, pa.array([self._file.symbol]))
+        column = columns["symbol"]
+        if column.null_count:
+            verdict.reject(pc.is_null(column).to_numpy(zero_copy_only=False), "symbol is missing")
+        rows = column.indices.fill_null(0).to_numpy()
+        names = column.dictionary.to_pylist()
+        codes, known = _known_symbols(names)
+        if list(known) != names:
+            codes = codes if len(codes) else np.zeros(1, np.int32)
+            rows = codes[rows]
+            verdict.reject(rows < 0, "symbol is not one that can be")
+            rows = np.maximum(rows, 0)
+        return pa.DictionaryArray.from_arrays(pa.array(rows), pa.array(known or [""], pa.string()))
+
+    def _timestamps(self, columns: dict[str, pa.Array], symbols: pa.Array, verdict: Verdict) -> np.ndarray:
+        parts = [columns[field] for field in TIME_FIELDS if field in columns]
+        for part in parts:
+            if part.null_count:
+                verdict.reject(pc.is_null(part).to_numpy(zero_copy_only=False), "timestamp is missing")
+        values, none = nanoseconds(parts, self._times)
+        _reject_outside(values, none, MIN_TIME_NS, MAX_TIME_NS, verdict)
+        if self._times.are_instants:
+            return values
+        if _reject_outside(values, none, MIN_TIME_NS + DAY_NS, MAX_TIME_NS - DAY_NS, verdict):
+            values = np.where(np.abs(values) > MAX_TIME_NS - DAY_NS, 0, values)
+        if self._times.dates:
+            verdict.reject(values % DAY_NS != 0, "timestamp has a time of day, and a date was expected")
+        return self._localised(values, symbols, verdict)
+
+    def _localised(self, values: np.ndarray, symbols: pa.Array, verdict: Verdict) -> np.ndarray:
+        """Wall-clock times as UTC; a date is the first instant of that day."""
+        parts = self._zones(symbols)
+        if len(parts) == 1:
+            return self._in_zone(parts[0][0], values, np.ones(verdict.rows, bool), verdict)
+        utc = values.copy()
+        for zone, rows in parts:
+            utc[rows] = self._in_zone(zone, values, rows, verdict)[rows]
+        return utc
+
+    def _in_zone(self, zone: Zone, values: np.ndarray, rows: np.ndarray, verdict: Verdict) -> np.ndarray:
+        if self._times.dates:
+            return zone.starts_of_days(values)
+        utc, skipped, repeated = zone.to_utc(values)
+        if skipped is not None:
+            verdict.reject(skipped & rows, f"timestamp never was: the clocks of {zone.name} skipped it")
+        if repeated is not None:
+            verdict.remark(int((repeated & rows).sum()), REPEATED_TIME)
+        return utc
+
+    def _zones(self, symbols: pa.Array) -> list[tuple[Zone, np.ndarray]]:
+        """The zones there are, and the rows of each; the only one's rows are not looked at."""
+        if self._zone is not None:
+            return [(self._zone, np.empty(0, bool))]
+        names = [self._zone_of(symbol) for symbol in symbols.dictionary.to_pylist()]
+        distinct = sorted(set(names))
+        if len(distinct) == 1:
+            return [(Zone(distinct[0]), np.empty(0, bool))]
+        codes = np.array([distinct.index(name) for name in names])[symbols.indices.to_numpy()]
+        return [(Zone(name), codes == code) for code, name in enumerate(distinct)]
+
+    def _zone_of(self, symbol: str) -> str:
+        found = (each for each in self._instruments if fnmatchcase(symbol, each.pattern))
+        return next((instrument.timezone for instrument in found), "UTC")
+
+    def _check_alignment(self, times: np.ndarray, symbols: pa.Array, verdict: Verdict) -> None:
+        interval = self._file.interval
+        if interval is None or self._times.dates:
+            return
+        if not interval.by_calendar:
+            step, words = _alignment(interval)
+            verdict.reject(times % step != 0, f"timestamp is not {words}, where a bar of {interval} opens")
+            return
+        parts = self._zones(symbols)
+        for zone, rows in parts:
+            off = zone.to_local(times) % DAY_NS != 0
+            reason = f"timestamp is not midnight in {zone.name}, where a bar of {interval} opens"
+            verdict.reject(off if len(parts) == 1 else off & rows, reason)
+
+    def _number_fields(self, columns: dict[str, pa.Array]) -> list[pa.Field]:
+        numeric = [field for field in SCHEMAS[self._kind] if field.type in (pa.float64(), pa.int64())]
+        return [field for field in numeric if field.name in columns or field.name in self._file.zeros]
+
+    def _number(self, field: pa.Field, columns: dict[str, pa.Array], verdict: Verdict) -> np.ndarray:
+        """A number column, with NaN where an optional one has no value."""
+        if field.name in self._file.zeros:
+            return np.zeros(verdict.rows)
+        column = columns[field.name]
+        values = np.asarray(column.to_numpy(zero_copy_only=False))
+        if verdict.rows == 0:
+            return values
+        low, high = values.min(), values.max()
+        if not (np.isfinite(low) and np.isfinite(high)):
+            if not field.nullable and column.null_count:
+                verdict.reject(pc.is_null(column).to_numpy(zero_copy_only=False), f"{field.name} is missing")
+            allowed = np.isfinite(values) | (np.isnan(values) if field.nullable else False)
+            verdict.reject(~allowed, f"{field.name} is not a finite number")
+            low = np.nan
+        if field.name in _NOT_NEGATIVE and not low >= 0:
+            verdict.reject(values < 0, f"{field.name} is negative")
+        if pa.types.is_integer(field.type):
+            broken = (values != np.floor(values)) | (np.abs(values) > _EXACT_INTEGER)
+            verdict.reject(broken & ~np.isnan(values), f"{field.name} is not a whole number")
+        return values
+
+    def _remark_prices(self, numbers: dict[str, np.ndarray], verdict: Verdict) -> None:
+        """Count good rows with such prices; of a bar the low tells."""
+        if any(len(numbers[name]) and not numbers[name].min() > 0 for name in _PRICES[self._kind]):
+            odd = np.any([numbers[name] <= 0 for name in _PRICES[self._kind]], axis=0)
+            verdict.remark(int((odd if verdict.good is None else odd & verdict.good).sum()), SUSPICIOUS_PRICE)
+
+
+def _reject_outside(values: np.ndarray, none: np.ndarray, low: int, high: int, verdict: Verdict) -> bool:
+    """Reject what is no time or not in [low, high); whether there was any."""
+    if len(values) == 0 or (values.min() >= low and values.max() < high and not none.any()):
+        return False
+    verdict.reject(none | (values < low) | (values >= high), "timestamp is not a time that int64 nanoseconds hold")
+    return True
+
+
+def _known_symbols(names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """For each name the place of its symbol among those that can be, else -1; and these, without spaces around."""
+    places: dict[str, int] = {}
+    codes = np.empty(len(names), np.int32)
+    for number, name in enumerate(names):
+        try:
+            codes[number] = places.setdefault(check_symbol(name.strip()), len(places))
+        except InvalidSymbol:
+            codes[number] = -1
+    return codes, list(places)
+
+
+def _alignment(interval: Interval) -> tuple[int, str]:
+    if interval.nanos > 30 * MINUTE_NS:
+        return 15 * MINUTE_NS, "on a quarter of an hour"
+    return interval.nanos, f"a multiple of {interval}"
+
+
+def _check_order(numbers: dict[str, np.ndarray], verdict: Verdict) -> None:
+    high, low = numbers["high"], numbers["low"]
+    for name in ("open", "close"):
+        if not (high >= numbers[name]).all():
+            verdict.reject(high < numbers[name], f"high is below {name}")
+        if not (low <= numbers[name]).all():
+            verdict.reject(low > numbers[name], f"low is above {name}")
+
+
+def _stored(values: np.ndarray, field: pa.Field) -> pa.Array:
+    if field.nullable and (missing := np.isnan(values)).any():
+        return pa.array(np.where(missing, 0, values), mask=missing).cast(field.type, safe=False)
+    return pa.array(values).cast(field.type, safe=False)
