@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -150,6 +151,26 @@ class Arctic:
 
 READERS: dict[str, Callable[[Files], Reader]] = {kind.name: kind for kind in (RawDuckDB, Arctic, Sqlite)}
 """Name -> how its reader is opened."""
+
+
+def insert_parquet(source: str, place: str) -> dict[str, float]:
+    """`INSERT ... SELECT` of a Parquet file into a new database."""
+    return _timed_insert("INSERT INTO bars SELECT * FROM read_parquet(?)", source, place)
+
+
+def copy_csv(source: str, place: str) -> dict[str, float]:
+    """`COPY` of a CSV file into a new database."""
+    return _timed_insert("COPY bars FROM ? (HEADER)", source, place)
+
+
+def _timed_insert(statement: str, source: str, place: str) -> dict[str, float]:
+    started = time.perf_counter()
+    connection = duckdb.connect(place)
+    connection.execute(DUCKDB_TABLE)
+    rows = connection.execute(statement, [source]).fetchall()[0][0]
+    taken = time.perf_counter() - started
+    connection.close()
+    return {"seconds": taken, "rows": rows}
 
 
 def closes(answer: Any) -> np.ndarray:
