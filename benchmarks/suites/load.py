@@ -13,8 +13,8 @@ from benchmarks.measure import Figure
 ABOUT = (
     "Every load runs in a process of its own, in turn, into an empty folder, and is timed from the first byte read to "
     "the last row durable; imports are not timed. Tapehouse recognises the file, validates every row and looks for "
-    "what it would overwrite; DuckDB inserts into a table of the same columns (`INSERT ... SELECT` from Parquet, `COPY` "
-    "from CSV). Memory is the most that the process had resident, files it mapped included."
+    "what it would overwrite; DuckDB inserts into a table of the same columns (`INSERT ... SELECT` from Parquet, "
+    "`COPY` from CSV). Memory is the most that the process had resident, files it mapped included."
 )
 DUCKDB = "raw DuckDB"
 FORMATS = {
