@@ -1,0 +1,299 @@
+// The page: makes the parts, joins them, and follows the store.
+
+import * as address from "./address.js";
+import { Api, Problem } from "./data/api.js";
+import { History } from "./data/bars.js";
+import { DIGIT_INTERVALS } from "./data/intervals.js";
+import { moment } from "./format.js";
+import { Chart } from "./parts/chart.js";
+import { Coverage } from "./parts/coverage.js";
+import { IntervalChoice } from "./parts/intervals.js";
+import { Legend } from "./parts/legend.js";
+import { Notice, askKey, showNothing } from "./parts/notice.js";
+import { showStore } from "./parts/store.js";
+import { SymbolList } from "./parts/symbols.js";
+import { View } from "./view.js";
+
+const POLL_MS = 5_000;
+const ADDRESS_MS = 250;
+const GAPS_LISTED = 1_000;
+const KEPT_OVERLAP = 0.5;
+const PAN_SHARE = 0.2;
+
+const byId = (id) => document.getElementById(id);
+const narrow = matchMedia("(max-width: 860px)");
+const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+
+const api = new Api(askKey);
+const chart = new Chart(byId("chart"));
+const view = new View(new History(api), chart);
+const legend = new Legend(byId("legend"));
+const notice = new Notice();
+const list = new SymbolList({ input: byId("search"), list: byId("symbols"), count: byId("count"), onPick: pick });
+const intervals = new IntervalChoice(byId("intervals"), choose);
+const coverage = new Coverage({ root: byId("strips"), popover: byId("gaps"), onJump: (range) => view.jump(range), onCentre: centre });
+
+let symbols = new Map();
+let commit = null;
+let covering = new AbortController();
+let hovered = null;
+let addressTimer = null;
+
+// --- the store -------------------------------------------------------------------------------------------------------
+
+async function loadStore() {
+  const [found, stats] = await Promise.all([api.symbols(), api.stats()]);
+  symbols = new Map(found.map((entry) => [entry.symbol, entry]));
+  commit = stats.store.commit;
+  list.symbols = found;
+  showStore(byId("facts"), found, stats);
+  byId("first-run").hidden = found.length > 0;
+}
+
+async function loadCoverage() {
+  covering.abort();
+  covering = new AbortController();
+  coverage.show(await api.coverage(view.symbol, { spans: GAPS_LISTED, signal: covering.signal }));
+  coverage.range = view.range;
+}
+
+async function follow() {
+  if (document.hidden) return;
+  const stats = await api.stats();
+  if (stats.store.commit === commit) return;
+  await loadStore();
+  if (!symbols.has(view.symbol)) return showAddressed();
+  view.series = symbols.get(view.symbol).series;
+  intervals.series = view.series;
+  await Promise.all([view.reload(), loadCoverage()]);
+}
+
+// --- what is looked at -----------------------------------------------------------------------------------------------
+
+function pick(symbol) {
+  closeDrawer();
+  byId("search").blur();
+  byId("chart").focus({ preventScroll: true });
+  show({ symbol, range: keptRange(symbols.get(symbol).series) });
+}
+
+// The same span of another symbol, so that two can be compared, when it has most of it.
+function keptRange(series) {
+  const { range } = view;
+  if (!range) return null;
+  const first = Math.min(...series.map((s) => s.first));
+  const last = Math.max(...series.map((s) => s.last));
+  const shared = Math.min(last, range.to) - Math.max(first, range.from);
+  return shared >= (range.to - range.from) * KEPT_OVERLAP ? range : null;
+}
+
+async function show({ symbol, mode = view.mode, range }) {
+  notice.clear();
+  const { series } = symbols.get(symbol);
+  list.current = symbol;
+  intervals.series = series;
+  byId("open-symbols").textContent = symbol;
+  const possible = mode === "auto" || intervals.offers(mode) ? mode : "auto";
+  await Promise.all([view.show({ symbol, series, mode: possible, range }), guard(loadCoverage)]);
+}
+
+function showAddressed() {
+  const said = address.read();
+  const symbol = symbols.has(said.symbol) ? said.symbol : symbols.keys().next().value;
+  if (symbol === undefined) return null;
+  const shown = show({ symbol, mode: said.mode ?? "auto", range: said.symbol === symbol ? said.range : null });
+  if (said.symbol && said.symbol !== symbol) notice.show({ title: "No such symbol", detail: `Nothing is stored of ${said.symbol}.` });
+  return shown;
+}
+
+function choose(mode) {
+  notice.clear();
+  return view.choose(mode);
+}
+
+function centre(time) {
+  const half = view.range ? (view.range.to - view.range.from) / 2 : 0;
+  if (half > 0) view.jump({ from: time - half, to: time + half });
+}
+
+function span() {
+  const first = Math.min(...view.series.map((s) => s.first));
+  const last = Math.max(...view.series.map((s) => s.last));
+  return { from: first, to: last };
+}
+
+function jumpToOldest() {
+  if (!view.range) return;
+  const { from } = span();
+  view.jump({ from, to: from + view.range.to - view.range.from });
+}
+
+// --- what follows from it --------------------------------------------------------------------------------------------
+
+function describe() {
+  const positions = chart.range;
+  if (!view.window || !positions) return;
+  legend.describe(view.window, positions);
+  const { bars, interval } = view.window;
+  const index = hovered ?? Math.max(0, Math.min(bars.length - 1, Math.floor(positions.to)));
+  legend.show(bars[index], bars[index - 1], interval, chart.places);
+}
+
+function rememberAddress() {
+  clearTimeout(addressTimer);
+  addressTimer = setTimeout(() => view.range && address.write(view), ADDRESS_MS);
+}
+
+function shown({ detail }) {
+  showNothing(null);
+  intervals.mark(view.mode, view.interval);
+  document.title = `${view.symbol} ${view.interval} · Tapehouse`;
+  const text = `${view.symbol}, ${view.interval}, ${moment(view.range.from)} to ${moment(view.range.to)}`;
+  byId("chart").ariaLabel = `Chart of ${text}`;
+  byId("status").textContent = text;
+  if (detail.clamped) notice.show({ title: "No bars there.", detail: "These are the nearest." });
+  moved();
+}
+
+function moved() {
+  hovered = null;
+  describe();
+  coverage.range = view.range;
+  rememberAddress();
+}
+
+function empty() {
+  const { symbol, interval, series } = view;
+  legend.name(symbol);
+  intervals.mark(view.mode, interval);
+  const kinds = [...new Set(series.map((s) => s.kind))].join(" and ");
+  if (interval) showNothing(`No ${interval} bars of ${symbol}`, "Choose another interval.");
+  else showNothing(`No bars of ${symbol}`, `Only ${kinds} are stored of it, and this page shows bars.`);
+  byId("status").textContent = byId("nothing-title").textContent;
+}
+
+function retry() {
+  return guard(symbols.size > 0 && view.symbol ? () => show({ symbol: view.symbol, range: view.range }) : start);
+}
+
+// Errors that the server (or its absence) explains are shown; any other is a bug, and stays one.
+async function guard(task) {
+  try {
+    return await task();
+  } catch (problem) {
+    if (problem instanceof Problem) notice.show(problem, retry);
+    else if (problem.name !== "AbortError") throw problem;
+    return null;
+  }
+}
+
+view.addEventListener("shown", shown);
+view.addEventListener("range", moved);
+view.addEventListener("grown", describe);
+view.addEventListener("empty", empty);
+view.addEventListener("failed", ({ detail }) => notice.show(detail, retry));
+view.addEventListener("busy", ({ detail }) => { byId("busy").hidden = !detail; });
+chart.onHover((index) => {
+  hovered = index;
+  describe();
+});
+
+// --- the rest of the page --------------------------------------------------------------------------------------------
+
+function toggleTheme() {
+  const now = document.documentElement.dataset.theme ?? (prefersDark.matches ? "dark" : "light");
+  const next = now === "dark" ? "light" : "dark";
+  document.documentElement.dataset.theme = next;
+  localStorage.setItem("tapehouse-theme", next);
+  retheme();
+}
+
+function retheme() {
+  chart.retheme();
+  coverage.retheme();
+}
+
+function toggleLog() {
+  chart.logarithmic = !chart.logarithmic;
+  byId("log").ariaPressed = String(chart.logarithmic);
+}
+
+function openDrawer() {
+  document.body.classList.toggle("drawer-open", narrow.matches);
+  byId("open-symbols").ariaExpanded = String(narrow.matches);
+  byId("veil").hidden = !narrow.matches;
+  byId("sidebar").inert = false;
+  list.focus();
+}
+
+function closeDrawer() {
+  document.body.classList.remove("drawer-open");
+  byId("open-symbols").ariaExpanded = "false";
+  byId("veil").hidden = true;
+  byId("sidebar").inert = narrow.matches;
+}
+
+async function copyCommand() {
+  await navigator.clipboard.writeText(byId("command").textContent);
+  byId("copy").textContent = "Copied";
+}
+
+const KEYS = {
+  "/": openDrawer,
+  Escape: closeDrawer,
+  0: () => choose("auto"),
+  f: () => view.jump(span()),
+  l: toggleLog,
+  t: toggleTheme,
+  "?": () => byId("help-dialog").showModal(),
+  j: () => step(1),
+  k: () => step(-1),
+  ArrowLeft: () => chart.pan(-PAN_SHARE),
+  ArrowRight: () => chart.pan(PAN_SHARE),
+  ArrowUp: () => chart.zoom(1),
+  ArrowDown: () => chart.zoom(-1),
+  "+": () => chart.zoom(1),
+  "=": () => chart.zoom(1),
+  "-": () => chart.zoom(-1),
+  Home: jumpToOldest,
+  End: () => view.jumpToNewest(),
+};
+
+function step(by) {
+  const symbol = list.neighbour(by);
+  if (symbol && symbol !== view.symbol) pick(symbol);
+}
+
+function press(event) {
+  const typing = event.target.closest("input, dialog, [popover]");
+  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const digit = DIGIT_INTERVALS[Number(event.key) - 1];
+  const act = digit ? () => intervals.offers(digit) && choose(digit) : KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+  if (!act || (symbols.size === 0 && !["t", "?"].includes(event.key))) return;
+  event.preventDefault();
+  act();
+}
+
+document.addEventListener("keydown", press);
+byId("fit").addEventListener("click", KEYS.f);
+byId("newest").addEventListener("click", KEYS.End);
+byId("log").addEventListener("click", toggleLog);
+byId("theme").addEventListener("click", toggleTheme);
+byId("help").addEventListener("click", KEYS["?"]);
+byId("copy").addEventListener("click", copyCommand);
+byId("open-symbols").addEventListener("click", openDrawer);
+byId("veil").addEventListener("click", closeDrawer);
+prefersDark.addEventListener("change", retheme);
+narrow.addEventListener("change", closeDrawer);
+addEventListener("popstate", () => symbols.size > 0 && guard(showAddressed));
+
+async function start() {
+  await guard(async () => {
+    await loadStore();
+    await showAddressed();
+  });
+}
+
+closeDrawer();
+await start();
+setInterval(() => guard(follow), POLL_MS);
