@@ -21,4 +21,4 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "frame-ancestors 'none'",
     ]
 )
-"""Nothing but what this server serves. The hash admits the one style element that Lightweight Charts adds, its logo's."""
+"""Nothing but what this server serves. The hash admits the style element of Lightweight Charts' logo."""
