@@ -69,7 +69,7 @@ def _encode(stream: FrameStream, batches: Iterable[pa.RecordBatch], format_: str
         pieces = codec.encode_csv(stream.schema, batches)
     elif format_ == "json":
         head = {"commit": stream.commit, "made_from": stream.made_from}
-        pieces = codec.encode_rows(batches, head, dict)
+        pieces = codec.encode_rows(batches, head, {})
     else:
         pieces = codec.encode_stream(stream.schema, batches)
     for piece in pieces:

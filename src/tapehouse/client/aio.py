@@ -205,12 +205,11 @@ class AsyncClient:
         batch: str | None = None,
     ) -> Commit:
         write = partial(writes.write, kind=kind, interval=interval, symbol=symbol, tz=tz, source=source)
-        return await self._run(
-            await asyncio.to_thread(write, frame, on_conflict=on_conflict, prefer=prefer, batch=batch)
-        )
+        made = await asyncio.to_thread(write, frame, on_conflict=on_conflict, prefer=prefer, batch=batch)
+        return await self._run(await self._dated(made))
 
     async def upload_parts(self, frame: Any, *, rows: int = 1_000_000, **options: Any) -> list[Commit]:
-        whole = await asyncio.to_thread(partial(writes.write, frame, **options))
+        whole = await self._dated(await asyncio.to_thread(partial(writes.write, frame, **options)))
         return [await self._run(part) for part in writes.parts(whole, rows)]
 
     async def delete(
@@ -267,6 +266,11 @@ class AsyncClient:
 
     async def _run(self, operation: Operation[T]) -> T:
         return await (await self._connected()).run(operation)
+
+    async def _dated(self, write: writes.Write) -> writes.Write:
+        if not write.has_dates:
+            return write
+        return await asyncio.to_thread(write.dated, await self.instruments())
 
     async def _frame(
         self, operation: Operation[Rows], symbols: Symbols, frame: FrameName, capitalize: bool = False

@@ -234,7 +234,7 @@ class Client:
 
         Columns may be capitalised, and the times be called timestamp, time or date, or be a pandas index; `symbol`
         names the one symbol of a frame without that column. Times without a zone need `tz`; dates without it are
-        midnight UTC.
+        midnight in the zone of the instrument.
         `source` is the source of rows that name none; `on_conflict` is `replace`, `keep`, `prefer` (the order of
         sources in `prefer`) or `error`. The same rows again change nothing, so an upload whose answer was lost may be
         repeated. A server takes up to its `max_upload_rows` and `max_body_bytes` at once; more goes with
@@ -242,19 +242,18 @@ class Client:
 
         Raises `InvalidTable` for a table that cannot be taken, `Conflict`, and `LimitExceeded`.
         """
-        return self._run(
-            writes.write(
-                frame,
-                kind=kind,
-                interval=interval,
-                symbol=symbol,
-                tz=tz,
-                source=source,
-                on_conflict=on_conflict,
-                prefer=prefer,
-                batch=batch,
-            )
+        write = writes.write(
+            frame,
+            kind=kind,
+            interval=interval,
+            symbol=symbol,
+            tz=tz,
+            source=source,
+            on_conflict=on_conflict,
+            prefer=prefer,
+            batch=batch,
         )
+        return self._run(self._dated(write))
 
     def write(
         self,
@@ -285,7 +284,8 @@ class Client:
 
         A part that fails raises; the parts before it stay, and repeating the whole changes nothing of theirs.
         """
-        return [self._run(part) for part in writes.parts(writes.write(frame, **options), rows)]
+        whole = self._dated(writes.write(frame, **options))
+        return [self._run(part) for part in writes.parts(whole, rows)]
 
     def delete(
         self,
@@ -331,6 +331,9 @@ class Client:
 
     def _run(self, operation: Operation[T]) -> T:
         return self._backend.run(operation)
+
+    def _dated(self, write: writes.Write) -> writes.Write:
+        return write.dated(self.instruments()) if write.has_dates else write
 
     def _frame(self, operation: Operation[Rows], symbols: Symbols, frame: FrameName, capitalize: bool = False) -> Any:
         shape = shape_of(symbols, frame, capitalize)

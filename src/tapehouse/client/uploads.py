@@ -6,13 +6,15 @@ Only names and time zones are settled here, since only the sender knows them; th
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tapehouse.errors import InvalidTable
-from tapehouse.model import SCHEMAS, Kind
+from tapehouse.model import SCHEMAS, Instrument, Kind
 
 _ALSO = {
     "time": "timestamp",
@@ -30,7 +32,7 @@ def to_table(frame: Any, *, kind: Kind = Kind.BARS, symbol: str | None = None, t
 
     `frame` is a Polars or pandas frame, an Arrow table, batch or reader, or anything else that offers an Arrow stream.
     A pandas index is taken as columns. `symbol` names the one symbol of a frame without that column; `tz` is the zone
-    of times that name none (dates without `tz` are midnight UTC). Raises `InvalidTable`.
+    of times that name none. Dates without `tz` stay dates, until `with_midnights`. Raises `InvalidTable`.
     """
     table = _renamed(_arrow(frame), kind)
     table = _with_symbol(table, symbol)
@@ -39,6 +41,35 @@ def to_table(frame: Any, *, kind: Kind = Kind.BARS, symbol: str | None = None, t
     place = table.column_names.index("timestamp")
     times = _zoned(table.column(place), tz)
     return table.set_column(place, "timestamp", times).replace_schema_metadata(None).unify_dictionaries()
+
+
+def has_dates(table: pa.Table) -> bool:
+    """Whether its timestamps are dates, which are an instant only in a zone."""
+    return bool(pa.types.is_date(table["timestamp"].type))
+
+
+def with_midnights(table: pa.Table, instruments: Sequence[Instrument]) -> pa.Table:
+    """The same with each date as midnight in the zone of the symbol's instrument, by default UTC."""
+    symbols = table["symbol"].cast(pa.string())
+    zone_of = {symbol: _zone(symbol, instruments) for symbol in symbols.unique().to_pylist()}
+    zones = sorted(set(zone_of.values())) or ["UTC"]
+    times = _midnights(table["timestamp"], zones[0])
+    for zone in zones[1:]:
+        there = pa.array([symbol for symbol, its in zone_of.items() if its == zone], pa.string())
+        times = pc.if_else(pc.is_in(symbols, there), _midnights(table["timestamp"], zone), times)
+    return table.set_column(table.column_names.index("timestamp"), "timestamp", times)
+
+
+def _zone(symbol: str | None, instruments: Sequence[Instrument]) -> str:
+    matching = [known for known in instruments if fnmatchcase(symbol or "", known.pattern)]
+    best = max(matching, key=lambda known: (known.pattern == symbol, len(known.pattern)), default=None)
+    return "UTC" if best is None else best.timezone
+
+
+def _midnights(dates: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
+    # The first instant of the date, also where clocks skip midnight or pass it twice.
+    local = pc.assume_timezone(dates.cast(pa.timestamp("s")), zone, ambiguous="earliest", nonexistent="latest")
+    return local.cast(pa.timestamp("s", "UTC"))
 
 
 def encode(table: pa.Table) -> bytes:
@@ -121,7 +152,7 @@ def _with_symbol(table: pa.Table, symbol: str | None) -> pa.Table:
 
 def _zoned(times: pa.ChunkedArray, tz: str | None) -> pa.ChunkedArray:
     if pa.types.is_date(times.type):
-        return _localised(times.cast(pa.timestamp("s")), tz or "UTC")
+        return times if tz is None else _localised(times, tz)
     if not pa.types.is_timestamp(times.type):
         raise InvalidTable(
             f"the column of times is {times.type}; expected dates or timestamps (Polars: str.to_datetime, pandas: "
@@ -140,7 +171,7 @@ def _zoned(times: pa.ChunkedArray, tz: str | None) -> pa.ChunkedArray:
 
 def _localised(times: pa.ChunkedArray, tz: str) -> pa.ChunkedArray:
     try:
-        return pc.assume_timezone(times, tz)
+        return _midnights(times, tz) if pa.types.is_date(times.type) else pc.assume_timezone(times, tz)
     except pa.ArrowInvalid as exc:
         raise InvalidTable(f"the times cannot be read in the zone {tz!r}: {exc}", tz=tz) from exc
 

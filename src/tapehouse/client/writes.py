@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from typing import Any
 from uuid import uuid4
 
 import msgspec
 import pyarrow as pa
 
+from tapehouse.calendars import midnight, timeline
 from tapehouse.client import uploads
 from tapehouse.client.reads import Symbols, Time, bound, bound_text, kind_of, listed
 from tapehouse.client.wire import ARROW_STREAM, Holding, JsonReceiver, Outgoing, Receiver, query
 from tapehouse.errors import InvalidRequest, NotSupported
-from tapehouse.model import Commit, Instrument, Interval, Kind, OnConflict
+from tapehouse.model import MAX_TIME_NS, MIN_TIME_NS, Commit, Instrument, Interval, Kind, OnConflict, check_symbol
 from tapehouse.query.base import Bound
 from tapehouse.store.base import Capability, CompactionReport
 
@@ -49,11 +51,20 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
             self.kind,
             self.table,
             interval=None if self.interval is None else Interval.parse(self.interval),
-            on_conflict=_on_conflict(self.on_conflict),
+            on_conflict=on_conflict_of(self.on_conflict),
             prefer=self.prefer,
             source=self.source,
             batch=self.batch,
         )
+
+    @property
+    def has_dates(self) -> bool:
+        """Whether its times are dates, which need `dated` before they can be stored."""
+        return uploads.has_dates(self.table)
+
+    def dated(self, instruments: Sequence[Instrument]) -> Write:
+        """The same with the dates as midnights in the instruments' zones."""
+        return msgspec.structs.replace(self, table=uploads.with_midnights(self.table, instruments))
 
 
 def write(
@@ -114,7 +125,25 @@ class Delete(msgspec.Struct, frozen=True, kw_only=True):
         return JsonReceiver(Commit)
 
     def locally(self, folder: Holding) -> Commit:
-        raise NotImplementedError
+        for symbol in self.symbols:
+            check_symbol(symbol)
+        interval = None if self.interval is None else Interval.parse(self.interval)
+        start, end = self._span(folder)
+        return folder.store.delete(self.kind, self.symbols, interval=interval, start=start, end=end)
+
+    def _span(self, folder: Holding) -> tuple[int, int]:
+        """In nanoseconds. A date is midnight in a zone, so all instruments have to share it: a delete is one commit."""
+        zones = sorted({folder.history.instrument(symbol).timezone for symbol in self.symbols})
+        if len(zones) > 1 and (isinstance(self.start, date) or isinstance(self.end, date)):
+            raise InvalidRequest(
+                f"a date is another instant in each of the zones {', '.join(zones)}: give times with an offset, or "
+                "delete one zone's symbols at a time"
+            )
+        start = _instant(self.start, zones[0], MIN_TIME_NS)
+        end = _instant(self.end, zones[0], MAX_TIME_NS)
+        if start >= end:
+            raise InvalidRequest("start has to be before end")
+        return start, end
 
 
 def delete(symbols: Symbols, *, kind: str, interval: str | None, start: Time | None, end: Time | None) -> Delete:
@@ -131,6 +160,12 @@ def delete(symbols: Symbols, *, kind: str, interval: str | None, start: Time | N
     )
 
 
+def _instant(bound: Bound | None, zone: str, default: int) -> int:
+    if bound is None:
+        return default
+    return midnight(bound, zone) if isinstance(bound, date) else bound
+
+
 class PutInstruments(msgspec.Struct, frozen=True, kw_only=True):
     """Instruments, added or replaced by pattern."""
 
@@ -144,6 +179,8 @@ class PutInstruments(msgspec.Struct, frozen=True, kw_only=True):
         return JsonReceiver(list[Instrument], field="instruments")
 
     def locally(self, folder: Holding) -> list[Instrument]:
+        for instrument in self.instruments:
+            timeline(instrument)  # a calendar or a zone that nobody knows is refused now, not when it is asked for
         folder.instruments.put_instruments(self.instruments)
         return folder.instruments.instruments()
 
@@ -167,7 +204,8 @@ class Compact(msgspec.Struct, frozen=True, kw_only=True):
         return report
 
 
-def _on_conflict(word: str) -> OnConflict:
+def on_conflict_of(word: str) -> OnConflict:
+    """The way of that name; `InvalidRequest` names those there are."""
     try:
         return OnConflict(word)
     except ValueError:
