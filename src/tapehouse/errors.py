@@ -7,6 +7,8 @@
     │   ├── InvalidTime
     │   ├── InvalidSymbol
     │   ├── InvalidToken        a page token that is not ours, or of another question
+    │   ├── NotAcceptable       an answer in a format that there is not
+    │   ├── UnsupportedMediaType  a body in a format that there is not
     │   └── LimitExceeded       more than a setting allows
     ├── InvalidData             rows or files that cannot be taken
     │   ├── InvalidTable        a table without the right columns or types
@@ -75,6 +77,16 @@ class InvalidSymbol(InvalidRequest):
 
 class InvalidToken(InvalidRequest):
     code = "invalid_token"
+
+
+class NotAcceptable(InvalidRequest):
+    code = "not_acceptable"
+    status = 406
+
+
+class UnsupportedMediaType(InvalidRequest):
+    code = "unsupported_media_type"
+    status = 415
 
 
 class LimitExceeded(InvalidRequest):

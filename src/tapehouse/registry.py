@@ -12,24 +12,31 @@ from tapehouse.store.base import Store
 
 
 class Backend(NamedTuple):
-    """Where a backend's class is, how its arguments are read from a URL, and the extra that brings its driver."""
+    """Where a backend's class is, how its arguments are read from a URL, and the extra that brings its driver.
+
+    `options` are the keyword arguments that it takes of those that its opener may be given.
+    """
 
     target: str
     arguments: Callable[[str, str], tuple[Any, ...]]
     extra: str | None = None
+    options: frozenset[str] = frozenset()
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, **options: Any) -> Store:
     """The store at that URL, opened: `memory://`, `duckdb:///folder` (relative) or `duckdb:////folder` (absolute).
 
-    Raises `InvalidSetting` for a URL that names no store that there is, `MissingExtra` when its driver is not
-    installed, and what the store itself raises when it cannot be opened.
+    `options` (`memory_limit_mb`, `threads`) go to a backend that knows them. Raises `InvalidSetting` for
+    a URL that names no store that there is, `MissingExtra` when its driver is not installed, and what the store itself
+    raises when it cannot be opened.
     """
-    store: Store = open_backend("store", STORES, url)
+    store: Store = open_backend("store", STORES, url, options)
     return store
 
 
-def open_backend(setting: str, backends: Mapping[str, Backend], url: str) -> Any:
+def open_backend(
+    setting: str, backends: Mapping[str, Backend], url: str, options: Mapping[str, Any] | None = None
+) -> Any:
     """An instance of the backend that the URL names; `setting` names it in messages, which never show a whole URL."""
     scheme, separator, rest = url.partition("://")
     if not separator:
@@ -40,7 +47,8 @@ def open_backend(setting: str, backends: Mapping[str, Backend], url: str) -> Any
         raise InvalidSetting(f"there is no {setting} {scheme[:40]!r}; there are {_forms(backends)}", setting=setting)
     backend = backends[scheme]
     arguments = backend.arguments(setting, rest)
-    return load(backend)(*arguments)
+    known = {name: value for name, value in (options or {}).items() if name in backend.options}
+    return load(backend)(*arguments, **known)
 
 
 def load(backend: Backend) -> Callable[..., Any]:
@@ -79,7 +87,9 @@ def _forms(backends: Mapping[str, Backend]) -> str:
 
 
 STORES = {
-    "duckdb": Backend("tapehouse.store.duckdb:DuckDBStore", _folder),
+    "duckdb": Backend(
+        "tapehouse.store.duckdb:DuckDBStore", _folder, options=frozenset({"memory_limit_mb", "threads", "command"})
+    ),
     "memory": Backend("tapehouse.store.memory:MemoryStore", _nothing),
 }
 """The stores that there are."""

@@ -65,9 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     compact_interval_s: Annotated[
         float, _says("How often settled rows are moved into the archive; 0: only when asked.", ge=0)
     ] = 60.0
-    store_memory_limit_mb: Annotated[
-        int, _says("Memory for the store's own work; 0: a quarter of the machine's.", ge=0)
-    ] = 0
+    store_memory_limit_mb: Annotated[int, _says("Memory for the store's own work.", ge=64)] = 1_024
     threads: Annotated[int, _says("Threads of one store call; 0: one per core.", ge=0)] = 0
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _says("The least important line to log.")] = (
         "info"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
@@ -52,9 +52,9 @@ def encode_columns(
 
 
 def encode_rows(
-    batches: Batches, head: Mapping[str, Any], tail: Callable[[], Mapping[str, Any]], times: Times = Times.RFC3339
+    batches: Batches, head: Mapping[str, Any], tail: Mapping[str, Any], times: Times = Times.RFC3339
 ) -> Iterator[bytes]:
-    """`{...head, "rows": [{name: value, ...}], ...tail}`; `tail` is asked after the last row."""
+    """`{...head, "rows": [{name: value, ...}], ...tail}`."""
     yield _opening(head) + b'"rows":['
     separator = b""
     for piece in _pieces(batches):
@@ -62,7 +62,7 @@ def encode_rows(
         columns = [_python_values(column, times) for column in piece.columns]
         yield separator + _encode([row(*values) for values in zip(*columns, strict=True)])[1:-1]
         separator = b","
-    yield b"]" + _closing(tail())
+    yield b"]" + _closing(tail)
 
 
 def encode_csv(schema: pa.Schema, batches: Batches, times: Times = Times.RFC3339) -> Iterator[bytes]:

@@ -1,0 +1,165 @@
+"""The HTTP API: every route over one history and one store."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+from starlette.types import Scope as ASGIScope
+
+from tapehouse.api import history as reads
+from tapehouse.api import ops, problems, writes
+from tapehouse.api.context import Context, Metrics, Workers
+from tapehouse.api.keys import Keys
+from tapehouse.api.security import SECURITY_SCHEMES, FromSocket, Gate
+from tapehouse.errors import TapehouseError
+from tapehouse.query.base import History
+from tapehouse.settings import Settings
+from tapehouse.store.base import Store
+
+_EXPOSED = ["Tapehouse-Commit", "Tapehouse-Made-From", "Tapehouse-Next-Page", "Link", "Retry-After", "X-Request-Id"]
+_DESCRIPTION = """\
+Market data: bars, trades and quotes, with what was known when. Times are UTC; spans are `[start, end)`; errors are
+problem documents (RFC 9457) with a stable `code`."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page at `/`: a folder with `index.html`, and the policy that a browser is to hold it to."""
+
+    static: Path
+    policy: str
+
+
+@dataclass(frozen=True)
+class Api:
+    """One app behind two doors, and what its routes work with."""
+
+    over_tcp: ASGIApp
+    """Checks Host, Origin and keys."""
+    over_socket: ASGIApp
+    """For the Unix socket, which only its owner can open: checks nothing."""
+    context: Context
+    fastapi: FastAPI
+
+    def close(self) -> None:
+        """Let calls of the store that run or wait finish."""
+        self.context.workers.close()
+
+
+def create_app(
+    history: History, store: Store, settings: Settings, keys: Keys | None = None, page: Page | None = None
+) -> Api:
+    """The API of a store. Keys, when there are any, are asked for on TCP."""
+    context = Context(
+        history=history,
+        store=store,
+        settings=settings,
+        keys=keys,
+        workers=Workers(settings.max_concurrent_queries, settings.max_waiting_queries),
+        metrics=Metrics(),
+        open_answers=asyncio.Semaphore(settings.max_open_answers),
+    )
+    context.metrics.observe(store, context.workers)
+    app = _with_routes(page)
+    app.state.context = context
+    over_tcp: ASGIApp = app
+    if settings.allowed_origins:
+        over_tcp = _with_cors(app, settings.allowed_origins)
+    return Api(
+        over_tcp=ops.Observed(Gate(over_tcp, settings, keys), context),
+        over_socket=ops.Observed(FromSocket(app), context),
+        context=context,
+        fastapi=app,
+    )
+
+
+def _with_routes(page: Page | None) -> FastAPI:
+    app = FastAPI(
+        title="Tapehouse",
+        version=version("tapehouse"),
+        description=_DESCRIPTION,
+        docs_url=None,  # its scripts would come from somebody else's server
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+        exception_handlers={
+            TapehouseError: problems.of_error,
+            RequestValidationError: problems.of_parameters,
+            HTTPException: problems.of_http,
+            Exception: problems.of_crash,
+        },
+    )
+    for router in (reads.router, writes.router, ops.router):
+        app.include_router(router)
+    if page is not None:
+        _add_page(app, page)
+    _describe(app)
+    return app
+
+
+def _with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
+        allow_headers=["Authorization", "X-API-Key", "Content-Type"],
+        expose_headers=_EXPOSED,
+    )
+
+
+class _Static(StaticFiles):
+    """Files with an ETag, asked after at every use, so that a newer version shows at once."""
+
+    def __init__(self, page: Page) -> None:
+        super().__init__(directory=page.static)
+        self._headers = _page_headers(page)
+
+    async def get_response(self, path: str, scope: ASGIScope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers.update(self._headers)
+        return response
+
+
+def _page_headers(page: Page) -> dict[str, str]:
+    return {
+        "Content-Security-Policy": page.policy,
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cache-Control": "no-cache",
+    }
+
+
+def _add_page(app: FastAPI, page: Page) -> None:
+    headers = _page_headers(page)
+
+    async def index() -> Response:
+        return FileResponse(page.static / "index.html", headers=headers)
+
+    app.add_api_route("/", index, methods=["GET"], include_in_schema=False)
+    app.mount("/static", _Static(page))
+
+
+def _describe(app: FastAPI) -> None:
+    """OpenAPI, with the keys: they are checked by dependencies of our own, which FastAPI cannot see."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            schema.setdefault("components", {})["securitySchemes"] = SECURITY_SCHEMES
+            schema["security"] = [{name: []} for name in SECURITY_SCHEMES] + [{}]
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,155 @@
+"""What is read: rows, the newest of them, aggregates, and what there is."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import groupby
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tapehouse.api import parameters as given
+from tapehouse.api.context import Context, Here, capable
+from tapehouse.api.formats import ROWS_DOCUMENTED, answer_json, answer_rows, answer_table
+from tapehouse.api.keys import Scope
+from tapehouse.api.problems import documented
+from tapehouse.api.security import needs
+from tapehouse.errors import LimitExceeded
+from tapehouse.model import Kind
+from tapehouse.query.base import Coverage
+from tapehouse.store.base import Capability, Series
+
+router = APIRouter(prefix="/v1", tags=["history"], dependencies=[needs(Scope.READ)])
+
+_ROWS = documented(400, 401, 403, 404, 406, 413, 429, 503, ok=ROWS_DOCUMENTED)
+_SERIES = {
+    "kind": "bars",
+    "interval": "1d",
+    "first": "2014-01-02T00:00:00Z",
+    "last": "2024-01-02T00:00:00Z",
+    "rows": 2517,
+}
+_SYMBOLS = documented(400, 401, 403, example={"symbols": [{"symbol": "AAPL", "series": [_SERIES]}]})
+_MISSING = {"start": "2020-01-02T00:00:00Z", "end": "2020-01-04T00:00:00Z", "bars": 2}
+_COUNTS = {"calendar": "XNYS", "expected": 2519, "missing_bars": 2, "missing_spans": 1, "missing": [_MISSING]}
+_COVERAGE = documented(400, 401, 403, 404, 413, example={"coverage": [{"symbol": "AAPL", **_SERIES, **_COUNTS}]})
+_INSTRUMENT = {
+    "pattern": "AAPL",
+    "calendar": "XNYS",
+    "timezone": "America/New_York",
+    "tick_size": 0.01,
+    "currency": "USD",
+    "asset_class": "equity",
+}
+INSTRUMENTS_DOCUMENTED = documented(401, 403, 422, 501, example={"instruments": [_INSTRUMENT]})
+COMMIT_EXAMPLE = {
+    "number": 13,
+    "recorded": "2024-01-03T09:00:00.123Z",
+    "kind": "bars",
+    "interval": "1d",
+    "batch": "2024-01-02",
+    "action": "write",
+    "inserted": 390,
+    "replaced": 0,
+    "unchanged": 0,
+    "rejected": 0,
+    "deleted": 0,
+    "start": "2024-01-02T00:00:00Z",
+    "end": "2024-01-02T00:00:00.000000001Z",
+}
+
+
+@router.get("/bars", responses=_ROWS, summary="Bars")
+async def bars(request: Request, here: Here, asked: Annotated[given.Bars, Query()]) -> Response:
+    """OHLCV over an interval, ordered by symbol, then time. An interval that is not stored is resampled from what
+    covers it best, and the answer says so."""
+    return await _rows(request, here, asked, Kind.BARS)
+
+
+@router.get("/trades", responses=_ROWS, summary="Trades")
+async def trades(request: Request, here: Here, asked: Annotated[given.Rows, Query()]) -> Response:
+    """Trades, ordered by symbol, then time."""
+    return await _rows(request, here, asked, Kind.TRADES)
+
+
+@router.get("/quotes", responses=_ROWS, summary="Quotes")
+async def quotes(request: Request, here: Here, asked: Annotated[given.Rows, Query()]) -> Response:
+    """Best bids and asks, ordered by symbol, then time."""
+    return await _rows(request, here, asked, Kind.QUOTES)
+
+
+async def _rows(request: Request, here: Context, asked: given.Rows, kind: Kind) -> Response:
+    question = asked.request(kind)
+    paged = question.limit is not None
+    return await answer_rows(here, request, asked, partial(here.history.read, question), paged)
+
+
+@router.get("/latest", responses=_ROWS, summary="Newest rows")
+async def latest(request: Request, here: Here, asked: Annotated[given.Latest, Query()]) -> Response:
+    """The newest row of each symbol. Bars without an interval: the newest of any, with a column `interval`."""
+    _check_symbols(here, asked.symbols)
+    ask = partial(here.history.latest, asked.kind, asked.symbols, asked.interval)
+    return await answer_table(here, request, asked, ask)
+
+
+@router.get("/aggregate", responses=_ROWS, summary="Measures per symbol and bucket")
+async def aggregate(request: Request, here: Here, asked: Annotated[given.Aggregate, Query()]) -> Response:
+    """One row per symbol, or per group of symbols, and bucket of time. `return` is close / previous close - 1;
+    `volatility` is the square root of the sum of squared log returns in the bucket."""
+    ask = partial(here.history.aggregate, asked.request(), asked.bucket, asked.measures, asked.groups())
+    return await answer_table(here, request, asked, ask)
+
+
+@router.get("/symbols", responses=_SYMBOLS, summary="Symbols")
+async def symbols(here: Here, asked: Annotated[given.Match, Query()]) -> Response:
+    """The symbols, and what is held of each."""
+    return answer_json({"symbols": await here.workers.run(partial(_symbols, here, asked.match))}, asked.times)
+
+
+def _symbols(here: Context, pattern: str | None) -> list[dict[str, Any]]:
+    matching = None if pattern is None else here.history.symbols(pattern)
+    series = [] if matching == [] else here.store.coverage(symbols=matching)
+    by_symbol = groupby(series, key=lambda one: one.symbol)
+    return [{"symbol": symbol, "series": [_series(one) for one in held]} for symbol, held in by_symbol]
+
+
+def _series(series: Series) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.to_builtins(series).items() if name != "symbol"}
+
+
+@router.get("/coverage", responses=_COVERAGE, summary="Coverage")
+async def coverage(here: Here, asked: Annotated[given.Covered, Query()]) -> Response:
+    """First, last, rows and what is missing in between by the instrument's calendar, of each series."""
+    _check_symbols(here, asked.symbols)
+    if asked.spans > here.settings.max_spans:
+        raise LimitExceeded(f"spans is at most {here.settings.max_spans:,}", parameter="spans")
+    ask = partial(
+        here.history.coverage, kind=asked.kind, symbols=asked.symbols, interval=asked.interval, spans=asked.spans
+    )
+    found: list[Coverage] = await here.workers.run(ask)
+    return answer_json({"coverage": found}, asked.times)
+
+
+@router.get("/instruments", responses=INSTRUMENTS_DOCUMENTED, summary="Instruments")
+async def instruments(here: Here, asked: Annotated[given.Nothing, Query()]) -> Response:
+    """What is known of symbols, or of patterns of them."""
+    return answer_json({"instruments": await here.workers.run(capable(here.store, Capability.INSTRUMENTS).instruments)})
+
+
+@router.get(
+    "/commits", responses=documented(400, 401, 403, 501, example={"commits": [COMMIT_EXAMPLE]}), summary="Commits"
+)
+async def commits(here: Here, asked: Annotated[given.Committed, Query()]) -> Response:
+    """What was written, oldest first."""
+    ask = partial(here.history.commits, after=asked.after, limit=asked.limit)
+    return answer_json({"commits": await here.workers.run(ask)}, asked.times)
+
+
+def _check_symbols(here: Context, named: list[str] | None) -> None:
+    if named is not None and len(named) > here.settings.max_symbols:
+        raise LimitExceeded(
+            f"{len(named):,} symbols; one request may name {here.settings.max_symbols:,}", parameter="symbols"
+        )

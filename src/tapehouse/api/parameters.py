@@ -1,0 +1,237 @@
+"""Query parameters: what a route knows, turned into what `History` is asked. Each is checked where it is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
+
+from tapehouse.api.formats import Format, Layout
+from tapehouse.codec import Times
+from tapehouse.errors import InvalidRequest, TapehouseError
+from tapehouse.model import SCHEMAS, Interval, Kind, OnConflict
+from tapehouse.query.base import Request
+from tapehouse.times import parse_bound
+
+_TIME = "RFC 3339, a date, or epoch digits (10: s, 13: ms, 16: µs, 19: ns)"
+DEFAULT_MEASURES = ("open", "high", "low", "close", "volume", "count")
+
+
+def _read(parse: Callable[[Any, str], Any]) -> BeforeValidator:
+    """Our own errors pass through pydantic untouched, and then name the parameter."""
+
+    def validate(value: Any, info: ValidationInfo) -> Any:
+        try:
+            return parse(value, info.field_name or "")
+        except TapehouseError as error:
+            error.details.setdefault("parameter", info.field_name)
+            raise
+
+    return BeforeValidator(validate)
+
+
+def _names(value: Any, name: str) -> list[str]:
+    """A comma list, or several of them. An empty one would look like no parameter at all, and ask for everything."""
+    parts = [part.strip() for text in value for part in text.split(",")]
+    if not all(parts):
+        raise InvalidRequest(f"{name} has an empty name in it: {','.join(parts)[:64]!r}")
+    return parts
+
+
+def _as_of(value: str, name: str) -> int:
+    """A commit number, or a time as nanoseconds; a date is its midnight in UTC."""
+    if value.isdecimal() and len(value) < 19:
+        return int(value)
+    bound = parse_bound(value if "T" in value or value.isdecimal() else f"{value}T00:00:00Z", name)
+    assert isinstance(bound, int)
+    return bound
+
+
+def _boolean(value: str, name: str) -> bool:
+    if value not in ("true", "false"):
+        raise InvalidRequest(f"{name} is {value[:64]!r}; expected true or false")
+    return value == "true"
+
+
+Names = Annotated[list[str], _read(_names)]
+Bound = Annotated[int | date, _read(parse_bound), WithJsonSchema({"type": "string"})]
+AsOf = Annotated[int, _read(_as_of), WithJsonSchema({"type": "string"})]
+AnInterval = Annotated[Interval, _read(lambda value, name: Interval.parse(value))]
+Switch = Annotated[bool, _read(_boolean)]
+
+
+class Parameters(BaseModel):
+    """The query parameters of a route; one that it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Written(Parameters):
+    """How an answer is written."""
+
+    format: Format | None = Field(None, description="`json`, `csv`, `arrow` or `file`; goes before `Accept`.")
+    layout: Layout = Field(Layout.COLUMNS, description="Of JSON.")
+    times: Times = Field(Times.RFC3339, description="Of JSON and CSV.")
+
+
+class Selected(Written):
+    """Which rows."""
+
+    symbols: Names | None = Field(None, description="A comma list, or repeated. Default: all.", examples=[["AAPL"]])
+    start: Bound | None = Field(None, description=f"Inclusive: {_TIME}.", examples=["2024-01-02"])
+    end: Bound | None = Field(None, description=f"Exclusive: {_TIME}.", examples=["2025"])
+    as_of: AsOf | None = Field(None, description="A commit number or a time: what was known then.")
+    source: str | None = Field(None, description="That source's rows, whether or not they are the current ones.")
+
+
+class Rows(Selected):
+    """Which rows of one kind, in which order, in pages or not."""
+
+    columns: Names | None = Field(None, description="A comma list, or `all`.")
+    limit: int | None = Field(None, ge=1, description="Makes a page of at most that many rows, over all symbols.")
+    order: Annotated[str, Field(pattern="^(asc|desc)$")] = Field(
+        "asc", description="`asc`, or `desc`: newest first within each symbol."
+    )
+    page: str | None = Field(None, description="The token of the page before.")
+
+    def request(self, kind: Kind) -> Request:
+        """What `History` is asked."""
+        return Request(
+            kind=kind,
+            interval=getattr(self, "interval", None),
+            symbols=_tuple(self.symbols),
+            start=self.start,
+            end=self.end,
+            columns=tuple(SCHEMAS[kind].names) if self.columns == ["all"] else _tuple(self.columns),
+            limit=self.limit,
+            newest_first=self.order == "desc",
+            as_of=self.as_of,
+            source=self.source,
+            page=self.page,
+        )
+
+
+class Bars(Rows):
+    """Which bars."""
+
+    interval: AnInterval = Field(description="One that is not stored is resampled.", examples=["1d"])
+
+
+class Latest(Written):
+    """Whose newest rows."""
+
+    symbols: Names | None = Field(None, description="A comma list, or repeated. Default: all.")
+    kind: Kind = Field(Kind.BARS)
+    interval: AnInterval | None = Field(None, description="Of bars; default: the newest of any.")
+
+
+class Aggregate(Selected):
+    """What to compute per symbol or group, and bucket."""
+
+    interval: AnInterval | None = Field(None, description="Bars to compute from; default: the finest stored.")
+    bucket: AnInterval = Field(description="The time of one row.", examples=["1mo"])
+    measures: Names = Field(
+        list(DEFAULT_MEASURES),
+        description="A comma list of open high low close volume vwap count trades return volatility.",
+    )
+    group: list[str] | None = Field(None, description="`name:SYM,SYM`, repeated: a row per group.")
+
+    def request(self) -> Request:
+        """The rows to compute from."""
+        return Request(
+            interval=self.interval,
+            symbols=_tuple(self.symbols),
+            start=self.start,
+            end=self.end,
+            as_of=self.as_of,
+            source=self.source,
+        )
+
+    def groups(self) -> dict[str, tuple[str, ...]] | None:
+        """Group -> its symbols."""
+        if self.group is None:
+            return None
+        groups: dict[str, tuple[str, ...]] = {}
+        for text in self.group:
+            name, colon, members = text.partition(":")
+            if not name or not colon or name in groups:
+                raise InvalidRequest(
+                    f"group is `name:SYM,SYM` with distinct names, not {text[:64]!r}", parameter="group"
+                )
+            groups[name] = tuple(_names([members], "group"))
+        return groups
+
+
+class Match(Parameters):
+    """Which symbols."""
+
+    match: str | None = Field(None, description="A pattern with `*` and `?`.", examples=["A*"], max_length=128)
+    times: Times = Times.RFC3339
+
+
+class Covered(Parameters):
+    """Whose coverage."""
+
+    symbols: Names | None = Field(None, description="A comma list, or repeated. Default: all.")
+    kind: Kind | None = None
+    interval: AnInterval | None = None
+    spans: int = Field(100, ge=0, description="Missing spans to list per series, newest first.")
+    times: Times = Times.RFC3339
+
+
+class Committed(Parameters):
+    """Which commits."""
+
+    after: int = Field(0, ge=0, description="List the commits after that one.")
+    limit: int = Field(100, ge=1, le=10_000)
+    times: Times = Times.RFC3339
+
+
+class Posted(Parameters):
+    """How a body is taken."""
+
+    symbol: str | None = Field(None, description="The symbol of a body that has no column `symbol`.")
+    source: str | None = Field(None, description="The source of rows that name none.")
+    on_conflict: OnConflict = Field(
+        OnConflict.REPLACE, description="What happens to a row that is stored with other values."
+    )
+    prefer: Names = Field([], description="Sources, best first, for `on_conflict=prefer`.")
+    batch: str | None = Field(None, description="The batch's name, kept with the commit.", max_length=256)
+    times: Times = Field(Times.RFC3339, description="Of integers in the body, and of the answer.")
+
+
+class PostedBars(Posted):
+    """How a body of bars is taken."""
+
+    interval: AnInterval
+
+
+class Deleted(Parameters):
+    """Which rows to hide."""
+
+    symbols: Names
+    start: Bound | None = Field(None, description=f"Inclusive: {_TIME}.")
+    end: Bound | None = Field(None, description=f"Exclusive: {_TIME}.")
+    times: Times = Times.RFC3339
+
+
+class DeletedBars(Deleted):
+    """Which bars to hide."""
+
+    interval: AnInterval
+
+
+class Compacted(Parameters):
+    """How much to compact."""
+
+    everything: Switch = Field(False, description="`true`: all rows, settled or not.")
+
+
+class Nothing(Parameters):
+    """No parameters."""
+
+
+def _tuple(names: list[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)

@@ -1,0 +1,130 @@
+"""Errors as problem documents (RFC 9457), with a stable `code` and nothing of our insides."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tapehouse.errors import RateLimited, StoreError, TapehouseError, Unauthenticated, Unavailable
+
+TYPE = "https://tapehouse.dev/errors/"
+MEDIA_TYPE = "application/problem+json"
+HTTP_CODES = {404: "no_such_route", 405: "method_not_allowed", 408: "request_timeout"}
+"""Codes of what no error of ours stands for."""
+
+_MEMBERS = frozenset({"type", "title", "status", "detail", "code", "instance", "request_id"})
+_LONGEST_DETAIL = 200
+_INTERNAL = "something went wrong here; the server's log has it under this request id"
+
+logger = logging.getLogger(__name__)
+
+
+def problem(request: Request, status: int, code: str, detail: str, **members: Any) -> Response:
+    """A problem document; `members` stand beside the standard ones."""
+    document = {
+        "type": TYPE + code,
+        "title": code.replace("_", " ").capitalize(),
+        "status": status,
+        "detail": detail,
+        "code": code,
+        **{name: _short(value) for name, value in members.items() if name not in _MEMBERS},
+        "request_id": request.scope.get("tapehouse.request_id"),
+    }
+    return Response(msgspec.json.encode(document, enc_hook=str), status, media_type=MEDIA_TYPE)
+
+
+def _short(value: Any) -> Any:
+    """What was sent to us may be long, and is not sent back at length."""
+    if isinstance(value, str):
+        return value[:_LONGEST_DETAIL]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list | tuple):
+        return [_short(each) for each in value[:20]]
+    return value
+
+
+async def of_error(request: Request, error: Exception) -> Response:
+    """Of an error of ours."""
+    assert isinstance(error, TapehouseError)
+    if isinstance(error, StoreError):
+        logger.error("%s: %s", request.scope.get("tapehouse.request_id"), error, exc_info=error)
+    details = dict(error.details)
+    if "field" in details:
+        details["parameter"] = details.pop("field")
+    wait_s = details.pop("retry_after_s", None)
+    response = problem(request, error.status, error.code, error.message, **details)
+    if wait_s is not None or isinstance(error, RateLimited | Unavailable):
+        response.headers["Retry-After"] = str(math.ceil(wait_s or 1))
+    if isinstance(error, Unauthenticated):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+async def of_http(request: Request, error: Exception) -> Response:
+    """Of a route that is not there, a method that it does not know, and the like."""
+    assert isinstance(error, HTTPException)
+    code = HTTP_CODES.get(error.status_code, "invalid_request")
+    detail = f"{request.method} {request.url.path[:_LONGEST_DETAIL]}: {HTTPStatus(error.status_code).phrase}"
+    response = problem(request, error.status_code, code, detail)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def of_parameters(request: Request, error: Exception) -> Response:
+    """Of query parameters: the first one that is wrong, by name."""
+    assert isinstance(error, RequestValidationError)
+    # An unknown name goes first: a required one may be missing only because it was misspelt.
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    name = str(next(iter(first["loc"][1:]), "query"))[:64]
+    if first["type"] == "extra_forbidden":
+        detail = f"there is no parameter {name!r} here{_nearest(name, request)}"
+    elif first["type"] == "missing":
+        detail = f"the parameter {name!r} is missing"
+    else:
+        detail = f"{name} is {str(first['input'])[:64]!r}: {first['msg']}"
+    return problem(request, 400, "invalid_request", detail, parameter=name)
+
+
+def _nearest(name: str, request: Request) -> str:
+    known: Mapping[str, Any] = {}
+    for field in request.scope["route"].dependant.query_params:
+        known = getattr(field.field_info.annotation, "model_fields", {}) or known
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0)
+    return f"; did you mean {near[0]!r}?" if near else ", nor any other"
+
+
+async def of_crash(request: Request, error: Exception) -> Response:
+    """Of what nobody foresaw; it is logged where it is caught for good."""
+    return problem(request, 500, TapehouseError.code, _INTERNAL)
+
+
+def documented(*statuses: int, ok: Mapping[str, Any] | None = None, example: Any = None) -> dict[int | str, Any]:
+    """What OpenAPI says of a route's answers: a good one (or an example of its JSON), and problems."""
+    good = ok or {"description": "Done.", "content": {"application/json": {"example": example}}}
+    return {200: good, **{status: _documented(status) for status in statuses}}
+
+
+def _documented(status: int) -> dict[str, Any]:
+    example = {
+        "type": f"{TYPE}unknown_interval",
+        "title": "Unknown interval",
+        "status": status,
+        "detail": "unknown interval '7m'; expected one of 1s 5s 15s 30s 1m 5m 15m 30m 1h 4h 1d 1w 1mo",
+        "code": "unknown_interval",
+        "parameter": "interval",
+    }
+    content: dict[str, Any] = {"schema": {"type": "object"}}
+    if status == 400:
+        content["example"] = example
+    return {"description": f"A problem: {HTTPStatus(status).phrase}.", "content": {MEDIA_TYPE: content}}

@@ -1,0 +1,341 @@
+"""The composition root: builds a server from its settings, starts it in order, stops it in reverse.
+
+    keys      are read first: a server that anybody could use does not start
+    port      is taken next, so that a second server says so before it touches any data
+    store     is opened, and with it the folder's lock taken
+    api       is built over the store, and served by the folder's Unix socket and by TCP
+    compactor runs beside them
+
+Stopping goes the other way. The doors close first: no request comes in any more, and those that are in are answered,
+or cut off after `shutdown_timeout_s`. Then the compactor, which may finish what it does, and the threads that call the
+store. The store closes last, when nobody uses it; that lets go of the folder, so the next owner finds all at rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+import uvloop
+from starlette.types import ASGIApp
+
+from tapehouse import dashboard, logs
+from tapehouse.api.app import Api, Page, create_app
+from tapehouse.api.keys import Keys
+from tapehouse.api.ops import compact_now
+from tapehouse.api.security import check_exposure
+from tapehouse.api.writes import parse_instruments
+from tapehouse.errors import InvalidSetting, TapehouseError
+from tapehouse.query.base import Limits
+from tapehouse.query.history import StoredHistory
+from tapehouse.registry import open_store
+from tapehouse.settings import Settings
+from tapehouse.store.base import Capability, Store
+from tapehouse.times import format_time
+
+KEEP_ALIVE_S = 75
+_STARTS_WITHIN_S = 30.0
+
+logger = logging.getLogger("tapehouse.server")
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; a second one stops waiting for open requests. Raises what stops the start."""
+    logs.configure(settings)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    stopping = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        keys = keys_of(settings)
+        check_exposure(settings, keys)
+        listener = stack.enter_context(contextlib.closing(_listen(settings)))
+        store = stack.enter_context(_opened(settings))
+        api = _api(store, settings, keys)
+        stack.callback(api.close)
+        await stack.enter_async_context(_compacting(api, settings))
+        doors = [Door(api.over_tcp, settings, listener)]
+        if (path := socket_of(store)) is not None:
+            doors.append(Door(api.over_socket, settings, stack.enter_context(_unix_socket(path))))
+        _on_signals(stopping, doors)
+        await stack.enter_async_context(_open_doors(doors))
+        _welcome(store, settings, keys, _announced(store, listener))
+        await stopping.wait()
+        logger.info("stopping")
+
+
+class Door(uvicorn.Server):
+    """One listening socket, served by uvicorn without its own idea of signals."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, listener: socket.socket) -> None:
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
+        )
+        super().__init__(config)
+        self._listener = listener
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def run_until_closed(self) -> None:
+        """Accept requests until `close`, then wait for those that are open."""
+        await self.serve(sockets=[self._listener])
+
+    def close(self, *, at_once: bool = False) -> None:
+        """Accept no more; `at_once` does not wait for open requests."""
+        self.should_exit = True
+        self.force_exit = self.force_exit or at_once
+
+
+@contextlib.asynccontextmanager
+async def _open_doors(doors: list[Door]) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(door.run_until_closed()) for door in doors]
+    try:
+        while not all(door.started for door in doors):
+            for task in tasks:
+                if task.done():
+                    await task
+            await asyncio.sleep(0.01)
+        yield
+    finally:
+        for door in doors:
+            door.close()
+        await asyncio.gather(*tasks)
+
+
+def _on_signals(stopping: asyncio.Event, doors: list[Door]) -> None:
+    def stop() -> None:
+        if stopping.is_set():
+            for door in doors:
+                door.close(at_once=True)
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+
+
+def keys_of(settings: Settings) -> Keys | None:
+    """The keys of the file that the settings name, or of the data folder; None for a store without a folder."""
+    if settings.keys_file is not None:
+        return Keys(settings.keys_file)
+    scheme, _, folder = settings.store.partition(":///")
+    return Keys(Path(folder) / "keys.json") if scheme == "duckdb" and folder else None
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The TCP socket, bound; `InvalidSetting` says why it cannot be."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as exc:
+        raise InvalidSetting(f"host is {settings.host!r}, which is no address: {exc.strerror}", setting="host") from exc
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2_048)
+    except OSError as exc:
+        listener.close()
+        raise _unusable(settings, exc) from exc
+    return listener
+
+
+def _unusable(settings: Settings, exc: OSError) -> InvalidSetting:
+    place = f"{settings.host}:{settings.port}"
+    if exc.errno == errno.EADDRINUSE:
+        return InvalidSetting(
+            f"{place} is taken by another program; stop it, or choose another port with --port", setting="port"
+        )
+    if exc.errno == errno.EACCES:
+        return InvalidSetting(
+            f"this user may not listen at {place}; ports from 1024 on are free to all", setting="port"
+        )
+    return InvalidSetting(f"cannot listen at {place}: {exc.strerror}", setting="host")
+
+
+@contextmanager
+def _unix_socket(path: Path) -> Iterator[socket.socket]:
+    """A socket that only this user can open. One that a killed owner left is replaced: we hold the folder's lock."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    previous = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    except OSError as exc:
+        listener.close()
+        raise InvalidSetting(f"cannot listen at {path}: {exc.strerror}", file=str(path)) from exc
+    finally:
+        os.umask(previous)
+    listener.listen(2_048)
+    try:
+        yield listener
+    finally:
+        listener.close()
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Store]:
+    store: Any = open_store(
+        settings.store, memory_limit_mb=settings.store_memory_limit_mb, threads=settings.threads or os.cpu_count() or 1
+    )
+    with ExitStack() as stack:
+        if hasattr(store, "close"):
+            stack.callback(store.close)
+        if settings.instruments is not None:
+            _put_instruments(store, Path(settings.instruments))
+        yield store
+
+
+def _put_instruments(store: Any, path: Path) -> None:
+    try:
+        instruments = parse_instruments(path.read_bytes())
+    except OSError as exc:
+        raise InvalidSetting(f"cannot read the instruments in {path}: {exc.strerror}", setting="instruments") from exc
+    except TapehouseError as exc:
+        raise InvalidSetting(f"{path}: {exc}", setting="instruments") from exc
+    if Capability.INSTRUMENTS not in store.capabilities:
+        raise InvalidSetting("this store keeps no instruments", setting="instruments")
+    store.put_instruments(instruments)
+
+
+def _api(store: Store, settings: Settings, keys: Keys | None) -> Api:
+    limits = Limits(symbols=settings.max_symbols, page_rows=settings.max_page_rows, buckets=settings.max_buckets)
+    page = Page(dashboard.STATIC, dashboard.CONTENT_SECURITY_POLICY)
+    return create_app(StoredHistory(store, limits), store, settings, keys, page)
+
+
+@contextlib.asynccontextmanager
+async def _compacting(api: Api, settings: Settings) -> AsyncIterator[None]:
+    """Compact every so often, in a thread of its own; a failure is logged and counted, and tried again next time."""
+    if Capability.COMPACTS not in api.context.store.capabilities or settings.compact_interval_s == 0:
+        yield
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="tapehouse-compactor") as thread:
+
+        async def regularly() -> None:
+            while True:
+                await asyncio.sleep(settings.compact_interval_s)
+                try:
+                    await asyncio.get_running_loop().run_in_executor(thread, compact_now, api.context)
+                except Exception:
+                    logger.exception("the compaction failed; the next one is in %g s", settings.compact_interval_s)
+
+        task = asyncio.create_task(regularly())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def socket_of(store: Any) -> Path | None:
+    """Where the owner of the store's folder listens; None for a store that owns no folder."""
+    owner = getattr(store, "owner", None)
+    return Path(owner.socket) if owner is not None else None
+
+
+def _announced(store: Any, listener: socket.socket) -> str:
+    """The address at which HTTP is served, made known to those who look for the folder's owner."""
+    host, port = listener.getsockname()[:2]
+    place = f"[{host}]" if ":" in host else host
+    address = f"http://{place}:{port}"
+    if hasattr(store, "announce_address"):
+        store.announce_address(address)
+    return address
+
+
+def _welcome(store: Store, settings: Settings, keys: Keys | None, address: str) -> None:
+    """Say where the server is and what it holds."""
+    held = store.coverage()
+    rows = sum(series.rows for series in held)
+    if held:
+        first, last = min(series.first for series in held), max(series.last for series in held)
+        span = f", {format_time(first)[:10]} to {format_time(last)[:10]}"
+    else:
+        span = "; `tapehouse load PATH` brings some"
+    symbols = len({series.symbol for series in held})
+    what = f"{symbols:,} symbols, {rows:,} rows{span}"
+    if settings.log_format == "json":
+        logger.info("serving", extra={"address": address, "store": settings.store, "symbols": symbols, "rows": rows})
+        return
+    asked = f"{len(keys)} keys" if keys else "no keys needed"
+    sys.stdout.write(f"Tapehouse {version('tapehouse')} serves {address} ({asked})\n  {settings.store}: {what}\n")
+    sys.stdout.flush()
+
+
+class Background:
+    """A store served by its Unix socket from a thread of this process, until `close`."""
+
+    def __init__(self, store: Store, socket_path: Path, settings: Settings) -> None:
+        self._ready = threading.Event()
+        self._stop: Callable[[], object] | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(
+            target=self._run, args=(store, socket_path, settings), name="tapehouse-server", daemon=True
+        )
+        self._thread.start()
+        if not self._ready.wait(_STARTS_WITHIN_S):
+            raise InvalidSetting(f"the socket {socket_path} was not served within {_STARTS_WITHIN_S:g} s")
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Answer what has come in, then stop; the store stays open. Idempotent."""
+        if self._stop is not None:
+            self._stop()
+        self._thread.join()
+
+    def _run(self, store: Store, socket_path: Path, settings: Settings) -> None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._serve(store, socket_path, settings))
+        except BaseException as exc:  # noqa: BLE001 - raised again in the thread that waits for the start
+            self._error = exc
+        finally:
+            self._ready.set()
+
+    async def _serve(self, store: Store, socket_path: Path, settings: Settings) -> None:
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        async with AsyncExitStack() as stack:
+            api = _api(store, settings, None)
+            stack.callback(api.close)
+            door = Door(api.over_socket, settings, stack.enter_context(_unix_socket(socket_path)))
+            await stack.enter_async_context(_open_doors([door]))
+            self._stop = lambda: loop.call_soon_threadsafe(stopping.set)
+            self._ready.set()
+            await stopping.wait()
+
+
+def start_in_thread(store: Store, socket_path: Path, settings: Settings | None = None) -> Background:
+    """Serve a store that this process owns to others on this machine, by the Unix socket of its folder only."""
+    return Background(store, socket_path, settings or Settings())
