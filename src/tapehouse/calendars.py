@@ -158,6 +158,11 @@ class Buckets:
     def __len__(self) -> int:
         return len(self.stamps)
 
+    def slice(self, first: int, last: int) -> Buckets:
+        """The buckets `[first, last)`."""
+        days = None if self.days is None else self.days[first : last + 1]
+        return Buckets(self.interval, self.stamps[first:last], self.edges[first : last + 1], days)
+
 
 @dataclass(frozen=True, slots=True)
 class PartEdges:
@@ -242,6 +247,22 @@ class Timeline:
         days = np.append(firsts[inside], _next_period(int(firsts[inside][-1]), interval))
         return Buckets(interval, stamps[inside], self.day_edges(days[0], days[-1])[days - days[0]], days)
 
+    def days_of(self, buckets: Buckets) -> Buckets:
+        """The days of buckets of a calendar interval."""
+        assert buckets.days is not None
+        return self._days(int(buckets.days[0]), int(buckets.days[-1]))
+
+    def days_between(self, first: int, last: int) -> Buckets:
+        """The days from that of the instant `first` to that of `last`, both included."""
+        start, end = _days_around(first, last)
+        held = np.searchsorted(self.day_edges(start, end), [first, last], side="right") - 1
+        return self._days(start + max(0, int(held[0])), start + int(held[1]) + 1)
+
+    def _days(self, first: int, last: int) -> Buckets:
+        """The days `[first, last)`."""
+        stamps, edges = self.midnights(first, last)[:-1], self.day_edges(first, last)
+        return Buckets(Interval.D1, stamps, edges, np.arange(first, last + 1))
+
     def part_edges(self, part: Interval | None, buckets: Buckets) -> PartEdges:
         """The edges that put bars of the interval `part` (None: trades) into the right buckets by their stamp.
 
@@ -322,6 +343,11 @@ def _timeline(calendar: str, zone: str) -> Timeline:
 def timeline(instrument: Instrument) -> Timeline:
     """The instrument's timeline, built once; `InvalidRequest` for a calendar or a time zone that is not known."""
     return _timeline(instrument.calendar, instrument.timezone)
+
+
+def midnight(day: date, zone: str) -> int:
+    """The first instant of a date in that zone, which needs no calendar."""
+    return _midnight(_zone(zone), day.toordinal())
 
 
 def _zone(name: str) -> ZoneInfo:
