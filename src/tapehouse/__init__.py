@@ -7,7 +7,6 @@ imported when they are first used, so that `import tapehouse` costs nothing.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -62,6 +61,8 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'tapehouse' has no attribute {name!r}")
     if name == "__version__":
+        from importlib.metadata import version  # slower than all the rest here
+
         return version("tapehouse")
     home = next((module for module, names in _HOMES.items() if name in names), "tapehouse.errors")
     value: object = getattr(import_module(home), name)

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tapehouse.cli import context, doctor, keys, loading, reading, writing
+from tapehouse.cli import context, doctor, keys, loading, reading, serving, writing
 from tapehouse.errors import TapehouseError
 
 HELP = """A market-data server that you run yourself.
@@ -38,6 +38,7 @@ def options(
     context.choose(store)
 
 
+app.command()(serving.serve)
 app.command()(loading.load)
 app.command()(reading.bars)
 app.command()(reading.symbols)

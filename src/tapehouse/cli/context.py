@@ -46,7 +46,7 @@ def target(where: str | None) -> str:
     """The store that a command is about: as told, else TAPEHOUSE_URL, else the setting."""
     from tapehouse import settings
 
-    return where or _chosen.get("where") or os.environ.get("TAPEHOUSE_URL") or settings.load().store
+    return where or chosen() or os.environ.get("TAPEHOUSE_URL") or settings.load().store
 
 
 def choose(where: str | None) -> None:
@@ -54,6 +54,11 @@ def choose(where: str | None) -> None:
     _chosen.clear()
     if where is not None:
         _chosen["where"] = where
+
+
+def chosen() -> str | None:
+    """What `--store` before the command named."""
+    return _chosen.get("where")
 
 
 _chosen: dict[str, str] = {}

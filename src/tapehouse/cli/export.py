@@ -112,7 +112,7 @@ def _table(stream: FrameStream, counted: _Counted) -> None:
         tail.extend(_records(rest.slice(max(0, rest.num_rows - SHOWN_AT_EACH_END))))
     hidden = counted.rows - len(head) - len(tail)
     names = stream.schema.names
-    gap = [["..."] * len(names)] if hidden else []
+    gap = [[tables.GAP] * len(names)] if hidden else []
     tables.show(names, [[*row.values()] for row in head] + gap + [[*row.values()] for row in tail])
     made = "".join(f", {symbol} made from {' and '.join(origins)}" for symbol, origins in stream.made_from.items())
     typer.echo(f"{counted.rows:,} rows as of commit {stream.commit}{made}", err=True)

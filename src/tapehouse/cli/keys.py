@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tapehouse.cli import tables
-from tapehouse.cli.context import Json, emit, say, target
+from tapehouse.cli.context import Json, Where, emit, say, target
 from tapehouse.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -39,9 +39,10 @@ def add(
     expires: Annotated[str | None, typer.Option(metavar="TIME", help="When it stops working; default: never.")] = None,
     json: Json = False,
     keys_file: KeysFile = None,
+    store: Where = None,
 ) -> None:
     """Make a key, and show it once: only its hash is kept."""
-    token = _open(keys_file).add(name, scope.value, rate_per_s, _instant(expires))
+    token = _open(keys_file, store).add(name, scope.value, rate_per_s, _instant(expires))
     if json:
         emit({"name": name, "scope": scope, "key": token})
         return
@@ -50,7 +51,7 @@ def add(
 
 
 @keys.command("list")
-def list_keys(json: Json = False, keys_file: KeysFile = None) -> None:
+def list_keys(json: Json = False, keys_file: KeysFile = None, store: Where = None) -> None:
     """List the keys, without the secrets."""
     from tapehouse.times import format_time
 
@@ -62,7 +63,7 @@ def list_keys(json: Json = False, keys_file: KeysFile = None) -> None:
             "expires": None if key.expires is None else format_time(key.expires),
             "rate_per_s": key.rate_per_s,
         }
-        for key in _open(keys_file)
+        for key in _open(keys_file, store)
     ]
     if json:
         emit(found)
@@ -74,29 +75,32 @@ def list_keys(json: Json = False, keys_file: KeysFile = None) -> None:
 
 @keys.command("remove")
 def remove(
-    name: Annotated[str, typer.Argument(help="Which key.")], json: Json = False, keys_file: KeysFile = None
+    name: Annotated[str, typer.Argument(help="Which key.")],
+    json: Json = False,
+    keys_file: KeysFile = None,
+    store: Where = None,
 ) -> None:
     """Remove a key; a running server refuses it from the next request on."""
-    _open(keys_file).remove(name)
+    _open(keys_file, store).remove(name)
     if json:
         emit({"removed": name})
     else:
         typer.echo(f"key {name!r} removed")
 
 
-def _open(keys_file: Path | None) -> Keys:
+def _open(keys_file: Path | None, store: str | None) -> Keys:
     from tapehouse import settings
     from tapehouse.api.keys import Keys
     from tapehouse.client.embedded import folder_of
 
     if keys_file is not None:
         return Keys(keys_file)
-    if (configured := settings.load().keys_file) is not None:
+    if store is None and (configured := settings.load().keys_file) is not None:
         return Keys(configured)
-    store = target(None)
-    if "://" in store and not store.startswith("duckdb://"):
-        raise InvalidRequest(f"{store} is not a folder; say where its server keeps the keys: --keys-file FILE")
-    return Keys(folder_of(store) / "keys.json")
+    where = target(store)
+    if "://" in where and not where.startswith("duckdb://"):
+        raise InvalidRequest(f"{where} is not a folder; say where its server keeps the keys: --keys-file FILE")
+    return Keys(folder_of(where) / "keys.json")
 
 
 def _instant(expires: str | None) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ from tapehouse.cli.writing import read_instruments
 
 if TYPE_CHECKING:
     from tapehouse.bulk import LoadOptions, LoadReport, Progress, RecognisedFile
+    from tapehouse.client import Client
 
 SECONDS_BETWEEN_LINES = 5.0
 _REASONS_SHOWN = 5
@@ -124,7 +125,7 @@ def _load(
     from tapehouse import bulk
 
     known = [] if instruments is None else read_instruments(instruments)
-    with connect(store, create=True) as client, _progress() as progress:
+    with connect(store, create=True) as client, _served(client), _progress() as progress:
         if known:
             client.put_instruments(known)
         return bulk.load(
@@ -136,6 +137,19 @@ def _load(
             progress=progress,
             files=files,
         )
+
+
+@contextmanager
+def _served(client: Client) -> Iterator[None]:
+    """A load can take an hour: meanwhile others go through the folder's socket, as they would with a server."""
+    owner = getattr(client.store, "owner", None)
+    if client.store is None or owner is None:
+        yield
+        return
+    from tapehouse.server import start_in_thread
+
+    with closing(start_in_thread(client.store, Path(owner.socket))):
+        yield
 
 
 def _quarantine(store: str | None) -> Path:

@@ -174,9 +174,11 @@ def commits(
 
 def stats(json: Json = False, store: Where = None) -> None:
     """Show sizes and counts of the store."""
+    import msgspec
+
     with connect(store) as client:
         found = client.stats()
     if json:
         emit(found)
     else:
-        tables.pairs(found)
+        tables.pairs(msgspec.to_builtins(found))

@@ -74,7 +74,7 @@ def _placeholder(argument: Any) -> str:
 
 def _spelling(option: Any) -> str:
     value = "" if option.is_flag else f" {option.metavar or _type(option)}"
-    spelled = ", ".join(sorted([*option.opts, *option.secondary_opts], key=len, reverse=True))
+    spelled = ", ".join([*sorted(option.opts, key=len, reverse=True), *option.secondary_opts])
     return f"`{_escaped(spelled + value)}`"
 
 

@@ -8,11 +8,17 @@ from typing import Any
 
 import typer
 
+GAP = "..."
+"""What stands in every cell of a row that stands for many."""
+_NUMERIC = int | float | None
+
 
 def show(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """The rows under their headings; numbers stand to the right."""
     texts = [[cell(value) for value in row] for row in rows]
-    numeric = [all(isinstance(row[place], int | float | None) for row in rows) for place in range(len(columns))]
+    numeric = [
+        all(isinstance(row[place], _NUMERIC) or row[place] == GAP for row in rows) for place in range(len(columns))
+    ]
     if sys.stdout.isatty():
         _draw(columns, texts, numeric)
     else:
@@ -20,11 +26,15 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def pairs(values: dict[str, Any]) -> None:
-    """A line for each value, nested ones with the names of what they are in."""
-    flat = dict(_flat(values))
+    """A line for each value, nested ones with the names of what they are in; then its lists of objects, as tables."""
+    lists = {name: value for name, value in values.items() if isinstance(value, list)}
+    flat = dict(_flat({name: value for name, value in values.items() if name not in lists}))
     width = max((len(name) for name in flat), default=0)
     for name, value in flat.items():
         typer.echo(f"{name:<{width}}  {_sized(name, value)}")
+    for rows in filter(None, lists.values()):
+        typer.echo()
+        show(list(rows[0]), [list(row.values()) for row in rows])
 
 
 def cell(value: Any) -> str:

@@ -20,7 +20,7 @@ from tapehouse.client.reads import DEFAULT_MEASURES, AggregateOptions, BarOption
 from tapehouse.client.wire import Operation
 from tapehouse.model import Commit, Instrument, Interval, Kind, OnConflict
 from tapehouse.query.base import Coverage
-from tapehouse.store.base import CompactionReport
+from tapehouse.store.base import CompactionReport, Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -328,6 +328,11 @@ class Client:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+    @property
+    def store(self) -> Store | None:
+        """The store itself, when this process has it open; None when it is behind a server."""
+        return self._backend.store if isinstance(self._backend, Local) else None
 
     def _run(self, operation: Operation[T]) -> T:
         return self._backend.run(operation)

@@ -185,5 +185,5 @@ def _open(url: str) -> _Opened:
     from tapehouse.query import StoredHistory
     from tapehouse.registry import open_store
 
-    store: Any = open_store(url)
+    store: Any = open_store(url, threads=os.cpu_count() or 1)
     return _Opened(store=store, history=StoredHistory(store))
