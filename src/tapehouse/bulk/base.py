@@ -60,7 +60,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_bad_share: float = 0.5
     max_bad_rows: int = 1_000
     threads: int | None = None
-    block_bytes: int = 8 << 20
+    block_bytes: int = 4 << 20
     batch_rows: int = 500_000
 
 

@@ -38,7 +38,7 @@ from tapehouse.bulk.base import (
     Writer,
 )
 from tapehouse.bulk.formats import parquet
-from tapehouse.bulk.formats.files import text_pieces
+from tapehouse.bulk.formats.files import PIECE_BYTES, text_pieces
 from tapehouse.bulk.formats.split import split
 from tapehouse.bulk.formats.text import Parsed, TextParser
 from tapehouse.bulk.ordinals import Ordinals
@@ -357,7 +357,8 @@ def _blocks(file: RecognisedFile, judge: Judge, options: LoadOptions) -> Iterato
         yield from ((parse_part, part) for part in parquet.parts(file))
     elif file.dialect is not None:
         parse = TextParser(file, judge)
-        pieces = text_pieces(Path(file.path), file.member, file.compression, file.dialect)
+        piece_bytes = min(PIECE_BYTES, options.block_bytes)
+        pieces = text_pieces(Path(file.path), file.member, file.compression, file.dialect, piece_bytes)
         pieces = _without_lines(pieces, file.dialect.skip)
         yield from ((parse, block) for block in split(pieces, options.block_bytes, file.dialect.skip + 1))
 

@@ -77,7 +77,8 @@ def _recognised(file: RecognisedFile, options: LoadOptions) -> RecognisedFile:
             return _parquet(msgspec.structs.replace(file, format=Format.PARQUET, compression=None), options)
         return _text(file, options)
     except InvalidData as exc:
-        problem = Problem(exc.code, f"{file.name}: {exc.message.removeprefix(f'{file.name} ')}")
+        named = exc.message if exc.message.startswith(file.name) else f"{file.name}: {exc.message}"
+        problem = Problem(exc.code, named)
         return msgspec.structs.replace(file, problem=problem)
 
 

@@ -7,8 +7,8 @@ and zones begin at 9:30 and at +05:45; of days and longer at midnight in the zon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
+import re
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -85,7 +85,7 @@ class Judge:
         if file.kind is None or file.times is None:
             raise ValueError(f"{file.name} was not recognised")
         self._file, self._kind, self._times = file, file.kind, file.times
-        self._instruments = sorted(instruments, key=lambda instrument: len(instrument.pattern), reverse=True)
+        self._zone_of = _zones_of(instruments)
         self._zone = None if file.times.zone is None else Zone(file.times.zone)
 
     def __call__(self, columns: dict[str, pa.Array], verdict: Verdict) -> pa.Table:
@@ -172,10 +172,6 @@ class Judge:
         codes = np.array([distinct.index(name) for name in names])[symbols.indices.to_numpy()]
         return [(Zone(name), codes == code) for code, name in enumerate(distinct)]
 
-    def _zone_of(self, symbol: str) -> str:
-        found = (each for each in self._instruments if fnmatchcase(symbol, each.pattern))
-        return next((instrument.timezone for instrument in found), "UTC")
-
     def _check_alignment(self, times: np.ndarray, symbols: pa.Array, verdict: Verdict) -> None:
         interval = self._file.interval
         if interval is None or self._times.dates:
@@ -221,6 +217,20 @@ class Judge:
         if any(len(numbers[name]) and not numbers[name].min() > 0 for name in _PRICES[self._kind]):
             odd = np.any([numbers[name] <= 0 for name in _PRICES[self._kind]], axis=0)
             verdict.remark(int((odd if verdict.good is None else odd & verdict.good).sum()), SUSPICIOUS_PRICE)
+
+
+def _zones_of(instruments: Sequence[Instrument]) -> Callable[[str], str]:
+    """The zone of a symbol: by its own name, then by the longest pattern that it matches, else UTC."""
+    exact = {known.pattern: known.timezone for known in instruments if "*" not in known.pattern}
+    wild = [(re.escape(known.pattern).replace(r"\*", ".*"), known) for known in instruments if "*" in known.pattern]
+    wild.sort(key=lambda each: (-len(each[1].pattern), each[1].pattern))
+
+    def zone_of(symbol: str) -> str:
+        if symbol in exact:
+            return exact[symbol]
+        return next((known.timezone for pattern, known in wild if re.fullmatch(pattern, symbol)), "UTC")
+
+    return zone_of
 
 
 def _reject_outside(values: np.ndarray, none: np.ndarray, low: int, high: int, verdict: Verdict) -> bool:

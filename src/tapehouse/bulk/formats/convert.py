@@ -18,7 +18,7 @@ NULLS = ["", "null", "NULL", "Null", "NA", "N/A", "n/a", "#N/A", "None", "none",
 """What stands for a value that is missing; `NaN` is a number that is none, and says so."""
 
 _FRACTIONAL = pa.decimal128(22, 9)
-_EXACT_INTEGER = 2**53
+_TOO_LARGE = 2.0**63
 _MIDNIGHT = r"^\d{4}-\d\d-\d\d[ T]00:00(:00(\.0+)?)?\s?(Z|[+-]\d\d(:?\d\d)?)?$"
 _ISO_MIN_US, _ISO_MAX_US = MIN_TIME_NS // 1000 + 1, MAX_TIME_NS // 1000 - 1
 
@@ -34,7 +34,7 @@ def time_type(times: Times) -> pa.DataType:
 
 def cast_or_null(texts: pa.Array, wanted: pa.DataType) -> pa.Array:
     """Texts as another type, null where that fails; halved until what fails stands alone."""
-    if wanted == pa.string():
+    if texts.type == wanted:
         return texts
     try:
         return texts.cast(wanted)
@@ -144,6 +144,9 @@ def exact_floats(column: pa.Array) -> tuple[pa.Array, pa.Array | None]:
     if pa.types.is_decimal(type_):
         return pl.Series(pl.from_arrow(column)).cast(pl.Float64).to_arrow(), None
     if pa.types.is_integer(type_):
-        large = pc.greater(pc.abs(column.cast(pa.float64(), safe=False)), float(_EXACT_INTEGER))
-        return column.cast(pa.float64(), safe=False), large if pc.any(large).as_py() else None
+        floats = column.cast(pa.float64(), safe=False)
+        lost = pc.or_(
+            pc.not_equal(floats.cast(type_, safe=False), column), pc.greater_equal(pc.abs(floats), _TOO_LARGE)
+        )
+        return floats, lost.fill_null(False) if pc.any(lost).as_py() else None
     return column.cast(pa.float64()), None

@@ -15,7 +15,7 @@ from tapehouse.errors import InvalidRequest, NotFound, UnreadableFile
 
 TEXT_SUFFIXES = (".csv", ".txt", ".tsv")
 SUFFIXES = (*TEXT_SUFFIXES, *(f"{suffix}.gz" for suffix in TEXT_SUFFIXES), ".zip", ".parquet")
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 1 << 21
 
 Pieces = Iterator[tuple[bytes, int]]
 """Bytes, and how far the file as it is on disk was read for them."""
@@ -73,9 +73,11 @@ def members_of(path: Path) -> tuple[list[zipfile.ZipInfo], list[str]]:
     return taken, [info.filename for info in infos if info not in taken]
 
 
-def text_pieces(path: Path, member: str | None, compression: str | None, dialect: Dialect) -> Pieces:
+def text_pieces(
+    path: Path, member: str | None, compression: str | None, dialect: Dialect, piece_bytes: int = PIECE_BYTES
+) -> Pieces:
     """The file's text in UTF-8, lines ended by LF, no byte-order mark; `UnreadableFile` where it cannot be read on."""
-    pieces = raw_pieces(path, member, compression)
+    pieces = raw_pieces(path, member, compression, piece_bytes)
     pieces = _without_mark(pieces) if dialect.encoding == "utf-8" else _transcoded(pieces, dialect.encoding)
     return _with_newlines(pieces) if dialect.returns else pieces
 
@@ -87,15 +89,15 @@ def last_bytes(path: Path, count: int) -> bytes:
         return file.read()
 
 
-def raw_pieces(path: Path, member: str | None, compression: str | None) -> Pieces:
+def raw_pieces(path: Path, member: str | None, compression: str | None, piece_bytes: int = PIECE_BYTES) -> Pieces:
     """The file's bytes, decompressed."""
     with reading(path):
         if compression == "zip":
-            yield from _zip_pieces(path, member or "")
+            yield from _zip_pieces(path, member or "", piece_bytes)
         elif compression == "gzip":
-            yield from _gzip_pieces(path)
+            yield from _gzip_pieces(path, piece_bytes)
         else:
-            yield from _plain_pieces(path)
+            yield from _plain_pieces(path, piece_bytes)
 
 
 @contextmanager
@@ -111,18 +113,18 @@ def reading(path: Path) -> Iterator[None]:
         raise UnreadableFile(f"{path.name} is damaged: {exc}", path=str(path)) from exc
 
 
-def _plain_pieces(path: Path) -> Pieces:
+def _plain_pieces(path: Path, piece_bytes: int) -> Pieces:
     done = 0
     with path.open("rb") as file:
-        while piece := file.read(PIECE_BYTES):
+        while piece := file.read(piece_bytes):
             done += len(piece)
             yield piece, done
 
 
-def _gzip_pieces(path: Path) -> Pieces:
+def _gzip_pieces(path: Path, piece_bytes: int) -> Pieces:
     """Like gzip.open, but whatever comes before a cut is given before the error is raised."""
     inflate = zlib.decompressobj(wbits=31)
-    for piece, done in _plain_pieces(path):
+    for piece, done in _plain_pieces(path, piece_bytes):
         rest = piece
         while rest:
             if inflate.eof:
@@ -130,20 +132,20 @@ def _gzip_pieces(path: Path) -> Pieces:
                 if not rest:
                     break
                 inflate = zlib.decompressobj(wbits=31)
-            yield inflate.decompress(rest, PIECE_BYTES * 4), done
+            yield inflate.decompress(rest, piece_bytes), done
             rest = inflate.unconsumed_tail or inflate.unused_data
     if not inflate.eof:
         raise EOFError("the gzip stream has no end")
 
 
-def _zip_pieces(path: Path, member: str) -> Pieces:
+def _zip_pieces(path: Path, member: str, piece_bytes: int) -> Pieces:
     with zipfile.ZipFile(path) as archive:
         info = archive.getinfo(member)
         if info.flag_bits & 1:
             raise UnreadableFile(f"{member} in {path.name} is encrypted; unpack it first", path=str(path))
         done = 0
         with archive.open(info) as file:
-            while piece := file.read(PIECE_BYTES):
+            while piece := file.read(piece_bytes):
                 done += len(piece)
                 yield piece, min(info.compress_size, int(done * info.compress_size / max(info.file_size, 1)))
 

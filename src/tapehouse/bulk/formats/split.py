@@ -50,8 +50,7 @@ def split(pieces: Iterable[tuple[bytes, int]], block_bytes: int, line: int = 1) 
     A piece ends anywhere, also inside a row; lines end with LF or CR LF. When the pieces end with `UnreadableFile`,
     what came before is still given, and then the error raised.
     """
-    held: list[bytes] = []
-    size = done = 0
+    splitter = _Splitter(line)
     failure: UnreadableFile | None = None
     pieces = iter(pieces)
     while True:
@@ -62,47 +61,75 @@ def split(pieces: Iterable[tuple[bytes, int]], block_bytes: int, line: int = 1) 
         except UnreadableFile as exc:
             failure = exc
             break
-        held.append(piece)
-        size += len(piece)
-        if size >= block_bytes:
-            data = b"".join(held)
-            for block in _whole_rows(data, line, done):
-                line += block.data.count(NEWLINE)
-                data = data[len(block.data) :]
-                yield block
-            held, size = [data], len(data)
-    yield from _rest(b"".join(held), line, done, failure is not None)
+        splitter.add(piece, done)
+        if splitter.size >= block_bytes:
+            yield from splitter.whole_rows()
+    yield from splitter.rest(cut=failure is not None)
     if failure is not None:
         raise failure
 
 
-def _whole_rows(data: bytes, line: int, done: int) -> Iterator[Block]:
-    """As many whole rows as there are; when the first row ends nowhere in sight, its first line by itself."""
-    while True:
+class _Splitter:
+    """What was read of a text and not yet given as a block."""
+
+    def __init__(self, line: int) -> None:
+        self._held: list[bytes | memoryview] = []
+        self._line, self._done = line, 0
+        self.size = 0
+
+    def add(self, piece: bytes, done: int) -> None:
+        self._held.append(piece)
+        self._done = done
+        self.size += len(piece)
+
+    def whole_rows(self) -> Iterator[Block]:
+        """As many whole rows as there are; when the first row ends nowhere in sight, its first line by itself."""
+        if self._held and not any(QUOTE in piece for piece in self._held):
+            yield from self._plain_rows()
+        while end := self._end():
+            yield self._block(end)
+
+    def _plain_rows(self) -> Iterator[Block]:
+        """Without quotes the last newline is the end, and nothing but the row after it is copied twice."""
+        last = bytes(self._held[-1])
+        end = last.rfind(NEWLINE) + 1
+        if end:
+            rest, self._held[-1] = last[end:], memoryview(last)[:end]
+            data = b"".join(self._held)
+            self._held, self.size = [rest], len(rest)
+            yield self._numbered(data)
+
+    def _end(self) -> int:
+        data = self._joined()
         end = end_of_rows(data)
-        if end == 0:
-            if len(data) <= MAX_ROW_BYTES:
-                return
+        if end == 0 and len(data) > MAX_ROW_BYTES:
             end = data.find(NEWLINE) + 1
             if end == 0:
-                raise UnreadableFile(f"line {line:,} does not end within {MAX_ROW_BYTES:,} bytes: not rows of text")
-        yield Block(data[:end], line, done)
-        line += data.count(NEWLINE, 0, end)
-        data = data[end:]
+                message = f"line {self._line:,} does not end within {MAX_ROW_BYTES:,} bytes: these are no rows of text"
+                raise UnreadableFile(message)
+        return end
 
+    def rest(self, *, cut: bool) -> Iterator[Block]:
+        """The end of a file, whose last row needs no newline unless the file was cut."""
+        yield from self.whole_rows()
+        while data := self._joined():
+            closed = cut or data.count(QUOTE) % 2 == 0
+            yield self._block(len(data) if closed else (data.find(NEWLINE) + 1 or len(data)), cut=cut)
 
-def _rest(data: bytes, line: int, done: int, cut: bool) -> Iterator[Block]:
-    """The end of a file, whose last row needs no newline unless the file was cut."""
-    for block in _whole_rows(data, line, done):
-        line += block.data.count(NEWLINE)
-        data = data[len(block.data) :]
-        yield block
-    while data:
-        closed = cut or data.count(QUOTE) % 2 == 0
-        end = len(data) if closed else (data.find(NEWLINE) + 1 or len(data))
-        yield Block(data[:end], line, done, cut)
-        line += data.count(NEWLINE, 0, end)
-        data = data[end:]
+    def _joined(self) -> bytes:
+        if len(self._held) != 1:
+            self._held = [b"".join(self._held)]
+        return bytes(self._held[0])
+
+    def _block(self, end: int, *, cut: bool = False) -> Block:
+        data = self._joined()
+        self._held, self.size = [data[end:]], len(data) - end
+        return self._numbered(data[:end], cut=cut)
+
+    def _numbered(self, data: bytes, *, cut: bool = False) -> Block:
+        block = Block(data, self._line, self._done, cut)
+        self._line += int(np.count_nonzero(np.frombuffer(data, np.uint8) == NEWLINE[0]))
+        return block
 
 
 def end_of_rows(data: bytes) -> int:

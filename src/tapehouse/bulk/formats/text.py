@@ -52,6 +52,8 @@ class TextParser:
             table = self._read(block.data, self._types())
         except pa.ArrowInvalid:
             return self._diagnose(block)
+        if QUOTE in block.data and table.num_rows != _lines(block) and len(rows_of(block)) != _filled_lines(block):
+            return self._diagnose(block)
         verdict = Verdict(table.num_rows)
         good = self._judge(self._columns(table), verdict)
         if verdict.good is None:
@@ -133,21 +135,29 @@ class TextParser:
         return UNCLOSED if row.count('"') % 2 else self._wrong_width
 
     def _rows(self, block: Block) -> tuple[Rows, np.ndarray]:
-        """The rows and how many fields each has; one over several lines that has too many or few is taken as lines."""
+        """The rows and how many fields each has; what quotes join into a row, but looks like several, is several."""
         rows = rows_of(block)
         widths = fields_of(block, rows, self._dialect.delimiter)
-        parts = []
-        for row in np.flatnonzero(widths != self._dialect.width):
-            start, end = int(rows.starts[row]), int(rows.ends[row])
-            if NEWLINE in block.data[start:end]:
-                parts.append((row, lines_of(block, start, end, int(rows.lines[row]))))
+        if QUOTE not in block.data:
+            return rows, widths
+        parts = {row: lines for row in range(len(rows)) if (lines := self._several(block, rows, widths, row))}
         if not parts:
             return rows, widths
-        kept = np.delete(np.arange(len(rows)), [row for row, _ in parts])
-        pieces = [rows.take(kept), *(lines for _, lines in parts)]
+        pieces = [rows.take(np.delete(np.arange(len(rows)), list(parts))), *parts.values()]
         joined = Rows(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in Rows.__struct_fields__))
         joined = joined.take(np.argsort(joined.starts))
         return joined, fields_of(block, joined, self._dialect.delimiter)
+
+    def _several(self, block: Block, rows: Rows, widths: np.ndarray, row: int) -> Rows | None:
+        """The lines of a row over several, when it has a wrong number of fields or every line has enough of them."""
+        start, end = int(rows.starts[row]), int(rows.ends[row])
+        newlines = block.data.count(NEWLINE, start, end)
+        if newlines == 0:
+            return None
+        delimiters = block.data.count(self._dialect.delimiter.encode(), start, end)
+        if widths[row] == self._dialect.width and delimiters < (newlines + 1) * (self._dialect.width - 1):
+            return None
+        return lines_of(block, start, end, int(rows.lines[row]))
 
     def _texts(self, block: Block, rows: Rows) -> dict[str, pa.Array]:
         """The columns of those rows as text, null where a value is missing."""
@@ -192,6 +202,14 @@ def _reject_lost(before: pa.Array, after: pa.Array, verdict: Verdict, reason: st
 
 def _array(column: pa.ChunkedArray) -> Any:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _lines(block: Block) -> int:
+    return block.data.count(NEWLINE) + (not block.data.endswith(NEWLINE))
+
+
+def _filled_lines(block: Block) -> int:
+    return len(lines_of(block, 0, len(block.data), block.line))
 
 
 def _texts(block: Block, rows: Rows) -> list[BadRow]:

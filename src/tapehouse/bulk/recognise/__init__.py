@@ -23,7 +23,7 @@ __all__ = ["recognise_columns", "recognise_text", "recognise_times"]
 
 def recognise_text(file: RecognisedFile, layout: Layout, options: LoadOptions) -> RecognisedFile:
     """The file with everything that its layout and rows tell; `UnrecognisedFile` says what they do not."""
-    names, notes = _names(layout, options), list(layout.notes)
+    names, notes = _names(layout, options), [*file.notes, *layout.notes]
     columns = match(names, options.mapping, options.kind)
     file = recognise_columns(file, names, columns, options)
     if not layout.rows:
