@@ -132,9 +132,9 @@ class _File:
         """Take in a block, in the order of the file."""
         counts = self.report.counts
         counts.read += parsed.rows
-        counts.quarantined += len(parsed.bad)
+        counts.quarantined += parsed.bad_rows
         counts.unwritten += parsed.table.num_rows
-        self.quarantine.add(parsed.bad)
+        self.quarantine.add(parsed.bad())
         for what, rows in parsed.remarks.items():
             self._remarks[what] = self._remarks.get(what, 0) + rows
         if parsed.table.num_rows:

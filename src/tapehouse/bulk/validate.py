@@ -74,8 +74,9 @@ class Verdict:
         """A mask of the good rows; None when all are."""
         return None if self._codes is None else self._codes == 0
 
-    def reason(self, row: int) -> str:
-        return "" if self._codes is None else self.reasons[self._codes[row] - 1]
+    def reasons_of_bad(self) -> list[str]:
+        """The reason of each bad row."""
+        return [] if self._codes is None else [self.reasons[code - 1] for code in self._codes[self.bad]]
 
 
 class Judge:

@@ -111,7 +111,8 @@ class ParquetParser:
         return Parsed(
             table=table,
             rows=verdict.rows,
-            bad=list(zip(map(verdict.reason, bad), _texts(part, bad), strict=True)),
+            bad_rows=len(bad),
+            bad=lambda: list(zip(verdict.reasons_of_bad(), _texts(part, bad), strict=True)),
             remarks=verdict.remarks,
             source_bytes=part.source_bytes,
         )

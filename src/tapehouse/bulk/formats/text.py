@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -21,12 +22,24 @@ CUT = "the file is cut off in this row"
 UNCLOSED = "a quote is never closed"
 
 
+def _none() -> list[tuple[str, BadRow]]:
+    return []
+
+
+_Bad = tuple[Rows, Callable[[], list[str]]]
+"""Bad rows, and what makes their reasons."""
+
+
 class Parsed(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a block: the good rows, the bad ones with their reasons in the order of the file, remarks."""
+    """What became of a block: the good rows, how many are bad, remarks.
+
+    `bad` makes the bad rows with their reasons, in the order of the file; it is asked only when they are written down.
+    """
 
     table: pa.Table
     rows: int
-    bad: list[tuple[str, BadRow]] = []
+    bad_rows: int = 0
+    bad: Callable[[], list[tuple[str, BadRow]]] = _none
     remarks: dict[str, int] = {}
     source_bytes: int = 0
 
@@ -61,7 +74,7 @@ class TextParser:
         rows = rows_of(block)
         if len(rows) != verdict.rows:  # Arrow sees other rows than we do, so that their lines are not known
             return self._diagnose(block)
-        return self._parsed(block, good, rows, verdict, [])
+        return self._parsed(block, good, verdict, [(rows.take(verdict.bad), verdict.reasons_of_bad)])
 
     def _types(self) -> dict[str, pa.DataType]:
         return {field: self._type(field) for field in self._fields}
@@ -102,18 +115,21 @@ class TextParser:
 
     def _nothing(self, block: Block) -> Parsed:
         rows = rows_of(block)
-        bad = [(CUT, row) for row in _texts(block, rows)]
-        return Parsed(table=pa.table({}), rows=len(rows), bad=bad, source_bytes=block.source_bytes)
+        return self._parsed(block, pa.table({}), Verdict(0), [(rows, lambda: [CUT] * len(rows))])
 
-    def _parsed(
-        self, block: Block, good: pa.Table, rows: Rows, verdict: Verdict, others: list[tuple[str, BadRow]]
-    ) -> Parsed:
-        bad = verdict.bad
-        found = list(zip(map(verdict.reason, bad), _texts(block, rows.take(bad)), strict=True))
+    @staticmethod
+    def _parsed(block: Block, good: pa.Table, verdict: Verdict, bad: list[_Bad]) -> Parsed:
+        count = sum(len(rows) for rows, _ in bad)
+
+        def texts() -> list[tuple[str, BadRow]]:
+            found = [each for rows, reasons in bad for each in zip(reasons(), _texts(block, rows), strict=True)]
+            return sorted(found, key=lambda each: each[1].line)
+
         return Parsed(
             table=good,
-            rows=verdict.rows + len(others),
-            bad=sorted([*found, *others], key=lambda each: each[1].line),
+            rows=good.num_rows + count,
+            bad_rows=count,
+            bad=texts,
             remarks=verdict.remarks,
             source_bytes=block.source_bytes,
         )
@@ -121,15 +137,15 @@ class TextParser:
     def _diagnose(self, block: Block) -> Parsed:
         """Read everything as text, and judge value by value; for blocks in which something does not fit."""
         rows, widths = self._rows(block)
-        wrong = widths != self._dialect.width
-        others = [(self._reason(row.row), row) for row in _texts(block, rows.take(np.flatnonzero(wrong)))]
-        rows = rows.take(np.flatnonzero(~wrong))
-        if len(rows) == 0:
-            return self._parsed(block, pa.table({}), rows, Verdict(0), others)
-        columns = self._texts(block, rows)
+        wrong = rows.take(np.flatnonzero(widths != self._dialect.width))
+        rows = rows.take(np.flatnonzero(widths == self._dialect.width))
+        bad: list[_Bad] = [(wrong, lambda: [self._reason(row.row) for row in _texts(block, wrong)])]
         verdict = Verdict(len(rows))
-        typed = {field: self._convert(field, texts, verdict) for field, texts in columns.items()}
-        return self._parsed(block, self._judge(typed, verdict), rows, verdict, others)
+        if len(rows) == 0:
+            return self._parsed(block, pa.table({}), verdict, bad)
+        typed = {field: self._convert(field, texts, verdict) for field, texts in self._texts(block, rows).items()}
+        good = self._judge(typed, verdict)
+        return self._parsed(block, good, verdict, [*bad, (rows.take(verdict.bad), verdict.reasons_of_bad)])
 
     def _reason(self, row: str) -> str:
         return UNCLOSED if row.count('"') % 2 else self._wrong_width
