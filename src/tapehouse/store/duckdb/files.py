@@ -74,6 +74,13 @@ def value_fields(kind: Kind) -> list[Any]:
     return [f for f in SCHEMAS[kind] if f.name not in ("symbol", "timestamp", "source")]
 
 
+def internal_schema(kind: Kind, names: Sequence[str]) -> pa.Schema:
+    """The types in which rows are handled between the database, the files and the answer."""
+    types = {"timestamp": pa.int64(), "source": pa.int32(), "commit": pa.int64(), "lost": pa.bool_(), PLACE: pa.int32()}
+    types |= {field.name: field.type for field in value_fields(kind)}
+    return pa.schema([(name, types[name]) for name in names])
+
+
 def scales_of(table: pa.Table, fields: Sequence[Any]) -> dict[str, int | None]:
     """The decimal scale of each float column that has values, None where it stays float64; prices share one."""
     scales: dict[str, int | None] = {}

@@ -146,7 +146,7 @@ def read_hot(
 
     Columns: symbol (id), timestamp (int64), commit, lost, source (id), and those asked for.
     """
-    names = [*_ALWAYS, *[c for c in columns if c not in (*_ALWAYS, "lost", PLACE)]]
+    names = [name for name in dict.fromkeys((*_ALWAYS, *columns)) if name not in ("lost", PLACE)]
     selected = ", ".join([f"verdict = {Verdict.REJECTED:d} AS lost", *[f'"{name}"' for name in names]])
     chosen = ", ".join(str(int(symbol)) for symbol in symbols)
     table = cursor.sql(

@@ -11,11 +11,12 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
-from tapehouse.model import NAME, TIMESTAMP, read_schema
+from tapehouse.model import NAME, TIMESTAMP, Kind, read_schema
 from tapehouse.store.base import Key, Reading, Selection
 from tapehouse.store.duckdb.catalog import Snapshot
 from tapehouse.store.duckdb.columns import one_chunk
 from tapehouse.store.duckdb.engine import Engine
+from tapehouse.store.duckdb.files import internal_schema
 from tapehouse.store.duckdb.hot import read_hot
 from tapehouse.store.duckdb.spans import Dataset
 from tapehouse.store.duckdb.versions import version_columns, visible
@@ -187,7 +188,8 @@ class Reads:
         tables = self._archived(scope, symbol, span, scope.columns, history=False)
         if hot is not None and hot.num_rows:
             tables.append(hot.filter(pa.array(hot["commit"].to_numpy() <= scope.as_of)))
-        return _in_order(_joined(tables, (*scope.columns, "commit") if hot is not None else scope.columns), scope)
+        columns = scope.columns if hot is None else (*scope.columns, "commit")
+        return _in_order(_joined(scope.dataset.kind, tables, columns))
 
     def pieces(self, scope: Scope, symbol: int) -> Iterator[pa.Table]:
         """The visible rows of one symbol, a span at a time, each oldest first."""
@@ -199,7 +201,7 @@ class Reads:
         """Every version of one symbol, visible or not, with the scope's columns and `lost`, given its hot rows."""
         spans = self._spans(scope, symbol, None) if archived else []
         tables = [table for s in spans for table in self._archived(scope, symbol, s, scope.columns, history=True)]
-        return _joined([*tables, *([] if hot is None else [hot])], (*scope.columns, "lost"))
+        return _joined(scope.dataset.kind, [*tables, *([] if hot is None else [hot])], (*scope.columns, "lost"))
 
     def _resolved(self, scope: Scope, symbol: int, span: int, hot: pa.Table | None, floor: int) -> pa.Table:
         history = scope.source is not None or scope.as_of < floor
@@ -207,7 +209,7 @@ class Reads:
         tables = self._archived(scope, symbol, span, columns, history=history)
         if hot is not None:
             tables.append(hot)
-        rows = _joined(tables, (*columns, "lost"))
+        rows = _joined(scope.dataset.kind, tables, (*columns, "lost"))
         positions = visible(
             scope.dataset.kind,
             rows,
@@ -271,7 +273,7 @@ def _within(rows: pa.Table, start: int, end: int) -> pa.Table:
     return rows.slice(low, high - low)
 
 
-def _joined(tables: list[pa.Table], columns: Sequence[str]) -> pa.Table:
+def _joined(kind: Kind, tables: list[pa.Table], columns: Sequence[str]) -> pa.Table:
     """One table of those columns (without `symbol`); archived rows have no `lost` of their own and were not."""
     names = [c for c in dict.fromkeys(("timestamp", *columns)) if c != "symbol"]
     filled = []
@@ -279,10 +281,10 @@ def _joined(tables: list[pa.Table], columns: Sequence[str]) -> pa.Table:
         if "lost" in names and "lost" not in table.column_names:
             table = table.append_column("lost", pa.array(np.zeros(table.num_rows, bool)))
         filled.append(table.select(names))
-    return pa.concat_tables(filled) if filled else pa.table({name: pa.array([], pa.int64()) for name in names})
+    return pa.concat_tables([internal_schema(kind, names).empty_table(), *filled])
 
 
-def _in_order(rows: pa.Table, scope: Scope) -> pa.Table:
+def _in_order(rows: pa.Table) -> pa.Table:
     times = rows["timestamp"].to_numpy()
     if len(times) < 2 or (times[1:] > times[:-1]).all() or "commit" not in rows.column_names:
         return rows

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tapehouse.model import MAX_TIME_NS, MIN_TIME_NS, Interval, Kind
+from tapehouse.model import DAY_NS, MAX_TIME_NS, MIN_TIME_NS, Interval, Kind
 
 _INTERVALS = list(Interval)
 
@@ -49,8 +49,8 @@ class Dataset(NamedTuple):
         """The span number of each time, int64."""
         if self.unit is None:
             return np.zeros(len(times), "i8")
-        # NumPy truncates towards the epoch's unit correctly for negative times too: 1969-12 is month -1.
-        return times.view("M8[ns]").astype(f"M8[{self.unit}]").view("i8")
+        # By days of our own: NumPy's conversion of nanoseconds wraps near the ends of int64.
+        return (times // DAY_NS).view("M8[D]").astype(f"M8[{self.unit}]").view("i8")
 
     def span_at(self, time: int) -> int:
         """The span number of one time."""

@@ -16,7 +16,7 @@ from tapehouse.store.duckdb import hot
 from tapehouse.store.duckdb.catalog import Shelf, Snapshot, insert
 from tapehouse.store.duckdb.columns import one_chunk
 from tapehouse.store.duckdb.engine import Engine
-from tapehouse.store.duckdb.files import value_fields
+from tapehouse.store.duckdb.files import internal_schema, value_fields
 from tapehouse.store.duckdb.reads import Reads, Scope
 from tapehouse.store.duckdb.series import Extent
 from tapehouse.store.duckdb.spans import Dataset, Delete
@@ -150,7 +150,8 @@ class Writes:
         columns = dict.fromkeys((*version_columns(dataset.kind), *(f.name for f in value_fields(dataset.kind))))
         place = np.isin(incoming.symbols, symbols)
         if not symbols:
-            return _empty_stored(dataset)
+            schema = internal_schema(dataset.kind, [*columns, "lost"])
+            return schema.append(pa.field("symbol", pa.int32())).empty_table()
         start, end = int(incoming.first[place].min()), int(incoming.last[place].max()) + 1
         scope = Scope(snapshot, dataset, start, end, tuple(columns), snapshot.head, newest_first=False)
         tables = []
@@ -352,9 +353,3 @@ def _may_repeat(incoming: Incoming) -> bool:
     order = np.lexsort((times, symbols))
     repeated = (symbols[order][1:] == symbols[order][:-1]) & (times[order][1:] == times[order][:-1])
     return bool(repeated.any())
-
-
-def _empty_stored(dataset: Dataset) -> pa.Table:
-    fields = [pa.field("timestamp", pa.int64()), pa.field("commit", pa.int64()), pa.field("source", pa.int32())]
-    fields += [pa.field("lost", pa.bool_()), pa.field("symbol", pa.int32()), *value_fields(dataset.kind)]
-    return pa.schema(fields).empty_table()
