@@ -82,6 +82,11 @@ async def quotes(request: Request, here: Here, asked: Annotated[given.Rows, Quer
 
 
 async def _rows(request: Request, here: Context, asked: given.Rows, kind: Kind) -> Response:
+    _check_symbols(here, asked.symbols)
+    if asked.limit is not None and asked.limit > here.settings.max_page_rows:
+        raise LimitExceeded(
+            f"a page has at most {here.settings.max_page_rows:,} rows; without limit all is streamed", parameter="limit"
+        )
     question = asked.request(kind)
     paged = question.limit is not None
     return await answer_rows(here, request, asked, partial(here.history.read, question), paged)
@@ -99,6 +104,7 @@ async def latest(request: Request, here: Here, asked: Annotated[given.Latest, Qu
 async def aggregate(request: Request, here: Here, asked: Annotated[given.Aggregate, Query()]) -> Response:
     """One row per symbol, or per group of symbols, and bucket of time. `return` is close / previous close - 1;
     `volatility` is the square root of the sum of squared log returns in the bucket."""
+    _check_symbols(here, asked.symbols)
     ask = partial(here.history.aggregate, asked.request(), asked.bucket, asked.measures, asked.groups())
     return await answer_table(here, request, asked, ask)
 

@@ -16,6 +16,8 @@ from tapehouse.query.base import Request
 from tapehouse.times import parse_bound
 
 _TIME = "RFC 3339, a date, or epoch digits (10: s, 13: ms, 16: µs, 19: ns)"
+_SHORTEST_TIME = 13
+"""Digits of `as_of` from which on it is a time, milliseconds; fewer are a commit number."""
 DEFAULT_MEASURES = ("open", "high", "low", "close", "volume", "count")
 
 
@@ -42,7 +44,7 @@ def _names(value: Any, name: str) -> list[str]:
 
 def _as_of(value: str, name: str) -> int:
     """A commit number, or a time as nanoseconds; a date is its midnight in UTC."""
-    if value.isdecimal() and len(value) < 19:
+    if value.isdecimal() and len(value) < _SHORTEST_TIME:
         return int(value)
     bound = parse_bound(value if "T" in value or value.isdecimal() else f"{value}T00:00:00Z", name)
     assert isinstance(bound, int)
@@ -155,12 +157,13 @@ class Aggregate(Selected):
             return None
         groups: dict[str, tuple[str, ...]] = {}
         for text in self.group:
-            name, colon, members = text.partition(":")
-            if not name or not colon or name in groups:
+            name, _, members = text.partition(":")
+            symbols = tuple(part.strip() for part in members.split(","))
+            if not name or not all(symbols) or name in groups:
                 raise InvalidRequest(
                     f"group is `name:SYM,SYM` with distinct names, not {text[:64]!r}", parameter="group"
                 )
-            groups[name] = tuple(_names([members], "group"))
+            groups[name] = symbols
         return groups
 
 

@@ -15,12 +15,24 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tapehouse.errors import RateLimited, StoreError, TapehouseError, Unauthenticated, Unavailable
+from tapehouse.errors import InvalidToken, RateLimited, StoreError, TapehouseError, Unauthenticated, Unavailable
 
 TYPE = "https://tapehouse.dev/errors/"
 MEDIA_TYPE = "application/problem+json"
 HTTP_CODES = {404: "no_such_route", 405: "method_not_allowed", 408: "request_timeout"}
 """Codes of what no error of ours stands for."""
+
+_PARAMETER_OF_DETAIL = {
+    "symbol": "symbols",
+    "symbols": "symbols",
+    "column": "columns",
+    "columns": "columns",
+    "commit": "as_of",
+    "measure": "measures",
+    "measures": "measures",
+    "interval": "interval",
+}
+"""Which parameter of a question an error is about that names no parameter, by the details it gives."""
 
 _MEMBERS = frozenset({"type", "title", "status", "detail", "code", "instance", "request_id"})
 _LONGEST_DETAIL = 200
@@ -62,6 +74,8 @@ async def of_error(request: Request, error: Exception) -> Response:
     details = dict(error.details)
     if "field" in details:
         details["parameter"] = details.pop("field")
+    if request.method in ("GET", "DELETE") and "parameter" not in details:
+        details.update(_parameter(error))
     wait_s = details.pop("retry_after_s", None)
     response = problem(request, error.status, error.code, error.message, **details)
     if wait_s is not None or isinstance(error, RateLimited | Unavailable):
@@ -69,6 +83,12 @@ async def of_error(request: Request, error: Exception) -> Response:
     if isinstance(error, Unauthenticated):
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
+
+
+def _parameter(error: TapehouseError) -> dict[str, str]:
+    if isinstance(error, InvalidToken):
+        return {"parameter": "page"}
+    return next(({"parameter": name} for key, name in _PARAMETER_OF_DETAIL.items() if key in error.details), {})
 
 
 async def of_http(request: Request, error: Exception) -> Response:
