@@ -1,0 +1,103 @@
+"""The same question over HTTP: a server process on loopback, one client that keeps its connection."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pyarrow as pa
+
+from benchmarks import measure, ours
+from benchmarks.bench import Bench
+from benchmarks.measure import Figure
+
+ABOUT = (
+    "`tapehouse serve` in a process of its own, and one client on loopback that keeps its connection and decodes the "
+    "answer. Every request asks for another symbol and day."
+)
+REQUESTS = 300
+WARM_UP = 20
+ARROW = {"Accept": "application/vnd.apache.arrow.stream"}
+DAY_ROWS = 390
+
+
+def run(bench: Bench) -> list[Figure]:
+    with _server(ours.loaded(bench)) as address, httpx.Client(base_url=address) as client:
+        days = bench.one_day(9, REQUESTS + WARM_UP)
+        arrow = [_timed(client, question, ARROW) for question in days][WARM_UP:]
+        json = [_timed(client, question, {}) for question in days][WARM_UP:]
+        year = [_timed(client, question, ARROW) for question in bench.all_time(10, 6 * bench.repeats)]
+        at_work = _resident(address)
+    with _server(bench.empty("nothing")) as address:
+        time.sleep(3)
+        at_rest = _resident(address)
+    return [
+        _figure("one symbol, one day, Arrow, p50", arrow, 0.5, 15.0),
+        _figure("one symbol, one day, Arrow, p95", arrow, 0.95),
+        _figure("one symbol, one day, JSON, p50", json, 0.5),
+        _figure("one symbol, one year, Arrow, p50", year, 0.5),
+        Figure(name="memory of a server with an empty folder, at rest", unit="MiB", ours=at_rest, better="lower"),
+        Figure(name="memory of the server after these requests", unit="MiB", ours=at_work, better="lower"),
+    ]
+
+
+def _figure(name: str, taken: list[float], share: float, target: float | None = None) -> Figure:
+    return Figure(name=name, unit="ms", ours=measure.percentile(taken, share) * 1e3, better="lower", target=target)
+
+
+def _timed(client: httpx.Client, question: tuple[str, int, int], headers: dict[str, str]) -> float:
+    symbol, start, end = question
+    parameters = {"symbols": symbol, "interval": "1m", "start": _iso(start), "end": _iso(end)}
+
+    def ask() -> None:
+        answer = client.get("/v1/bars", params=parameters, headers=headers).raise_for_status()
+        rows = (
+            pa.ipc.open_stream(answer.content).read_all().num_rows
+            if headers
+            else len(answer.json()["columns"]["close"])
+        )
+        assert rows >= DAY_ROWS, rows
+
+    return measure.seconds(ask)
+
+
+def _iso(nanoseconds: int) -> str:
+    return datetime.fromtimestamp(nanoseconds / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[str]:
+    command = [Path(sys.executable).with_name("tapehouse"), "serve", "--store", f"duckdb:///{folder}", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield _address(process)
+        finally:
+            process.terminate()
+
+
+def _address(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+            return found.group()
+    raise RuntimeError(f"the server did not start: {said}")
+
+
+def _resident(address: str) -> float:
+    """MiB that the process which listens there has resident."""
+    import psutil
+
+    port = int(address.rpartition(":")[2])
+    owner = next(
+        c.pid for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr.port == port
+    )
+    return float(psutil.Process(owner).memory_info().rss / 2**20)
