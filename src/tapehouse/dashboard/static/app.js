@@ -3,8 +3,9 @@
 import * as address from "./address.js";
 import { Api, Problem } from "./data/api.js";
 import { History } from "./data/bars.js";
-import { DIGIT_INTERVALS } from "./data/intervals.js";
-import { moment } from "./format.js";
+import { Instruments } from "./data/instruments.js";
+import { opening } from "./format.js";
+import { listen } from "./keyboard.js";
 import { Chart } from "./parts/chart.js";
 import { Coverage } from "./parts/coverage.js";
 import { IntervalChoice } from "./parts/intervals.js";
@@ -30,10 +31,11 @@ const view = new View(new History(api), chart);
 const legend = new Legend(byId("legend"));
 const notice = new Notice();
 const list = new SymbolList({ input: byId("search"), list: byId("symbols"), count: byId("count"), onPick: pick });
-const intervals = new IntervalChoice(byId("intervals"), choose);
+const intervals = new IntervalChoice(byId("intervals"), (mode) => view.symbol && choose(mode));
 const coverage = new Coverage({ root: byId("strips"), popover: byId("gaps"), onJump: (range) => view.jump(range), onCentre: centre });
 
 let symbols = new Map();
+let instruments = new Instruments([]);
 let commit = null;
 let covering = new AbortController();
 let hovered = null;
@@ -42,7 +44,8 @@ let addressTimer = null;
 // --- the store -------------------------------------------------------------------------------------------------------
 
 async function loadStore() {
-  const [found, stats] = await Promise.all([api.symbols(), api.stats()]);
+  const [found, stats, known] = await Promise.all([api.symbols(), api.stats(), api.instruments()]);
+  instruments = new Instruments(known);
   symbols = new Map(found.map((entry) => [entry.symbol, entry]));
   commit = stats.store.commit;
   list.symbols = found;
@@ -53,12 +56,12 @@ async function loadStore() {
 async function loadCoverage() {
   covering.abort();
   covering = new AbortController();
-  coverage.show(await api.coverage(view.symbol, { spans: GAPS_LISTED, signal: covering.signal }));
+  const items = await api.coverage(view.symbol, { spans: GAPS_LISTED, signal: covering.signal });
+  coverage.show(items, instruments.zoneOf(view.symbol));
   coverage.range = view.range;
 }
 
 async function follow() {
-  if (document.hidden) return;
   const stats = await api.stats();
   if (stats.store.commit === commit) return;
   await loadStore();
@@ -66,6 +69,18 @@ async function follow() {
   view.series = symbols.get(view.symbol).series;
   intervals.series = view.series;
   await Promise.all([view.reload(), loadCoverage()]);
+}
+
+// An error is said once, and taken back when the server answers again.
+async function followForever() {
+  let lost = false;
+  for (;;) {
+    await new Promise((resolve) => { setTimeout(resolve, POLL_MS); });
+    if (document.hidden) continue;
+    const problem = await guard(follow, { quiet: lost });
+    if (lost && !problem) notice.clear();
+    lost = Boolean(problem);
+  }
 }
 
 // --- what is looked at -----------------------------------------------------------------------------------------------
@@ -94,7 +109,8 @@ async function show({ symbol, mode = view.mode, range }) {
   intervals.series = series;
   byId("open-symbols").textContent = symbol;
   const possible = mode === "auto" || intervals.offers(mode) ? mode : "auto";
-  await Promise.all([view.show({ symbol, series, mode: possible, range }), guard(loadCoverage)]);
+  const zone = instruments.zoneOf(symbol);
+  await Promise.all([view.show({ symbol, series, zone, mode: possible, range }), guard(loadCoverage)]);
 }
 
 function showAddressed() {
@@ -102,7 +118,7 @@ function showAddressed() {
   const symbol = symbols.has(said.symbol) ? said.symbol : symbols.keys().next().value;
   if (symbol === undefined) return null;
   const shown = show({ symbol, mode: said.mode ?? "auto", range: said.symbol === symbol ? said.range : null });
-  if (said.symbol && said.symbol !== symbol) notice.show({ title: "No such symbol", detail: `Nothing is stored of ${said.symbol}.` });
+  if (said.symbol && said.symbol !== symbol) notice.tell("No such symbol:", `nothing is stored of ${said.symbol}.`);
   return shown;
 }
 
@@ -136,7 +152,7 @@ function describe() {
   legend.describe(view.window, positions);
   const { bars, interval } = view.window;
   const index = hovered ?? Math.max(0, Math.min(bars.length - 1, Math.floor(positions.to)));
-  legend.show(bars[index], bars[index - 1], interval, chart.places);
+  legend.show(bars[index], bars[index - 1], { interval, zone: view.zone, places: chart.places });
 }
 
 function rememberAddress() {
@@ -148,10 +164,11 @@ function shown({ detail }) {
   showNothing(null);
   intervals.mark(view.mode, view.interval);
   document.title = `${view.symbol} ${view.interval} · Tapehouse`;
-  const text = `${view.symbol}, ${view.interval}, ${moment(view.range.from)} to ${moment(view.range.to)}`;
+  const [from, to] = [view.range.from, view.range.to].map((time) => opening(time, view.interval, view.zone));
+  const text = `${view.symbol}, ${view.interval}, ${from} to ${to}`;
   byId("chart").ariaLabel = `Chart of ${text}`;
   byId("status").textContent = text;
-  if (detail.clamped) notice.show({ title: "No bars there.", detail: "These are the nearest." });
+  if (detail.clamped) notice.tell("No bars there.", "These are the nearest.");
   moved();
 }
 
@@ -172,26 +189,37 @@ function empty() {
   byId("status").textContent = byId("nothing-title").textContent;
 }
 
-function retry() {
-  return guard(symbols.size > 0 && view.symbol ? () => show({ symbol: view.symbol, range: view.range }) : start);
+// What is on the chart stays, unless it is another symbol's.
+function failed({ detail }) {
+  if (view.window?.symbol !== view.symbol) {
+    chart.clear();
+    legend.name(view.symbol);
+  }
+  notice.show(detail, retry);
 }
 
-// Errors that the server (or its absence) explains are shown; any other is a bug, and stays one.
-async function guard(task) {
+function retry() {
+  return guard(view.symbol ? () => show({ symbol: view.symbol, range: view.range }) : start);
+}
+
+// Errors that the server (or its absence) explains are shown and returned; any other is a bug, and stays one.
+async function guard(task, { quiet = false } = {}) {
   try {
-    return await task();
+    await task();
   } catch (problem) {
-    if (problem instanceof Problem) notice.show(problem, retry);
-    else if (problem.name !== "AbortError") throw problem;
-    return null;
+    if (problem.name === "AbortError") return null;
+    if (!(problem instanceof Problem)) throw problem;
+    if (!quiet) notice.show(problem, retry);
+    return problem;
   }
+  return null;
 }
 
 view.addEventListener("shown", shown);
 view.addEventListener("range", moved);
 view.addEventListener("grown", describe);
 view.addEventListener("empty", empty);
-view.addEventListener("failed", ({ detail }) => notice.show(detail, retry));
+view.addEventListener("failed", failed);
 view.addEventListener("busy", ({ detail }) => { byId("busy").hidden = !detail; });
 chart.onHover((index) => {
   hovered = index;
@@ -238,62 +266,42 @@ async function copyCommand() {
   byId("copy").textContent = "Copied";
 }
 
-const KEYS = {
-  "/": openDrawer,
-  Escape: closeDrawer,
-  0: () => choose("auto"),
-  f: () => view.jump(span()),
-  l: toggleLog,
-  t: toggleTheme,
-  "?": () => byId("help-dialog").showModal(),
-  j: () => step(1),
-  k: () => step(-1),
-  ArrowLeft: () => chart.pan(-PAN_SHARE),
-  ArrowRight: () => chart.pan(PAN_SHARE),
-  ArrowUp: () => chart.zoom(1),
-  ArrowDown: () => chart.zoom(-1),
-  "+": () => chart.zoom(1),
-  "=": () => chart.zoom(1),
-  "-": () => chart.zoom(-1),
-  Home: jumpToOldest,
-  End: () => view.jumpToNewest(),
-};
-
 function step(by) {
   const symbol = list.neighbour(by);
   if (symbol && symbol !== view.symbol) pick(symbol);
 }
 
-function press(event) {
-  const typing = event.target.closest("input, dialog, [popover]");
-  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
-  const digit = DIGIT_INTERVALS[Number(event.key) - 1];
-  const act = digit ? () => intervals.offers(digit) && choose(digit) : KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-  if (!act || (symbols.size === 0 && !["t", "?"].includes(event.key))) return;
-  event.preventDefault();
-  act();
-}
+const onSymbol = (act) => (...given) => view.symbol && act(...given);
 
-document.addEventListener("keydown", press);
-byId("fit").addEventListener("click", KEYS.f);
-byId("newest").addEventListener("click", KEYS.End);
-byId("log").addEventListener("click", toggleLog);
-byId("theme").addEventListener("click", toggleTheme);
-byId("help").addEventListener("click", KEYS["?"]);
+listen({
+  search: openDrawer,
+  leave: closeDrawer,
+  theme: toggleTheme,
+  help: () => byId("help-dialog").showModal(),
+  log: toggleLog,
+  auto: onSymbol(() => choose("auto")),
+  interval: onSymbol((name) => intervals.offers(name) && choose(name)),
+  fit: onSymbol(() => view.jump(span())),
+  newest: onSymbol(() => view.jumpToNewest()),
+  oldest: onSymbol(jumpToOldest),
+  next: onSymbol(() => step(1)),
+  previous: onSymbol(() => step(-1)),
+  back: () => chart.pan(-PAN_SHARE),
+  forth: () => chart.pan(PAN_SHARE),
+  closer: () => chart.zoom(1),
+  wider: () => chart.zoom(-1),
+});
 byId("copy").addEventListener("click", copyCommand);
-byId("open-symbols").addEventListener("click", openDrawer);
 byId("veil").addEventListener("click", closeDrawer);
 prefersDark.addEventListener("change", retheme);
 narrow.addEventListener("change", closeDrawer);
 addEventListener("popstate", () => symbols.size > 0 && guard(showAddressed));
 
 async function start() {
-  await guard(async () => {
-    await loadStore();
-    await showAddressed();
-  });
+  await loadStore();
+  await showAddressed();
 }
 
 closeDrawer();
-await start();
-setInterval(() => guard(follow), POLL_MS);
+await guard(start);
+await followForever();

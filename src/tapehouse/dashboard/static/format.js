@@ -1,6 +1,7 @@
-// How numbers and times are written. Times are UTC seconds and shown as UTC.
+// How numbers and times are written. Times are UTC seconds and shown as UTC, days as dates in their zone.
 
-const DAY_S = 86_400;
+import { byCalendar } from "./data/intervals.js";
+
 const MIN_DECIMALS = 2;
 const MAX_DECIMALS = 8;
 const USUAL_SHARE = 0.9;
@@ -8,7 +9,7 @@ const WEEKDAYS = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 const BYTE_UNITS = ["B", "kB", "MB", "GB", "TB"];
 
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
-const compact = new Intl.NumberFormat("en-US", { notation: "compact", minimumFractionDigits: 2, maximumFractionDigits: 2 });
+const compact = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 2 });
 const small = new Intl.NumberFormat("en-US", { maximumFractionDigits: MAX_DECIMALS });
 
 export const count = (n) => whole.format(n);
@@ -45,23 +46,41 @@ export function bytes(n) {
   return `${power === 0 || value >= 100 ? whole.format(value) : value.toPrecision(3)} ${BYTE_UNITS[power]}`;
 }
 
-const text = (time) => new Date(time * 1000).toISOString();
+const iso = (time) => new Date(time * 1000).toISOString();
 
-/** `2013-03-01` */
-export const date = (time) => text(time).split("T")[0];
+/** `2013-03-01` in UTC. */
+export const date = (time) => iso(time).split("T")[0];
 
-/** `2013-03-01 14:30`, without the time at midnight, with seconds where there are any. */
+/** `2013-03-01 14:30` in UTC, with seconds where there are any. */
 export function moment(time) {
-  const [day, clock] = text(Math.floor(time)).split("T");
-  if (time % DAY_S === 0) return day;
+  const [day, clock] = iso(Math.floor(time)).split("T");
   return `${day} ${clock.slice(0, Math.floor(time) % 60 ? 8 : 5)}`;
 }
 
-/** `Fri 2013-03-01 14:30` */
-export const weekdayMoment = (time) => `${WEEKDAYS[new Date(time * 1000).getUTCDay()]} ${moment(time)}`;
+const calendars = new Map();
+
+function calendarOf(zone) {
+  if (!calendars.has(zone)) {
+    const parts = { timeZone: zone, year: "numeric", month: "2-digit", day: "2-digit" };
+    calendars.set(zone, new Intl.DateTimeFormat("sv-SE", parts));
+  }
+  return calendars.get(zone);
+}
+
+/** `2013-03-01` in a zone. */
+export const dateIn = (zone, time) => (zone === "UTC" ? date(time) : calendarOf(zone).format(time * 1000));
+
+/** Midnight UTC of the date in a zone: where an axis that knows only UTC has to put a day. */
+export const dayIn = (zone, time) => Date.parse(dateIn(zone, time)) / 1000;
+
+/** When a bar opens: a date in its zone for days and longer, else a moment in UTC. */
+export const opening = (time, interval, zone) => (byCalendar(interval) ? dateIn(zone, time) : moment(time));
+
+/** The weekday of a moment in UTC. */
+export const weekday = (time) => WEEKDAYS[new Date(time * 1000).getUTCDay()];
 
 /** `2013-03-01T14:30Z`, for addresses. */
-export const address = (time) => text(Math.round(time)).replace(/(:00)?\.000Z$/, "Z");
+export const address = (time) => iso(Math.round(time)).replace(/(:00)?\.000Z$/, "Z");
 
 /** UTC seconds of what `address` wrote (or any RFC 3339 or date); null when it is none. */
 export function parseAddress(value) {

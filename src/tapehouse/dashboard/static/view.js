@@ -8,6 +8,7 @@ const FINER_ABOVE_PX = 24;
 const COARSER_BELOW_PX = 2;
 const SOON_FINER_ABOVE_PX = 14;
 const SOON_COARSER_BELOW_PX = 3.5;
+const CROWDED_BAR_PX = 1;
 const PREFETCH_SHARE = 0.7;
 const PAGE_SCREENS = 1.5;
 const PAGE_MIN_BARS = 500;
@@ -24,6 +25,7 @@ const coarsest = (next, fit) => next && (seconds(fit) > seconds(next) ? fit : ne
 export class View extends EventTarget {
   symbol = null;
   series = [];
+  zone = "UTC";
   mode = AUTO;
   window = null;
 
@@ -51,9 +53,9 @@ export class View extends EventTarget {
     return positions && { from: this.window.timeAt(positions.from), to: this.window.timeAt(positions.to) };
   }
 
-  /** Look at a symbol: in that interval or `auto`, over that range or its newest bars. */
-  async show({ symbol, series, mode = this.mode, range = null }) {
-    Object.assign(this, { symbol, series, mode });
+  /** Look at a symbol: in that interval or `auto`, over that range or its newest bars. Its days begin in `zone`. */
+  async show({ symbol, series, zone, mode = this.mode, range = null }) {
+    Object.assign(this, { symbol, series, zone, mode });
     const interval = this.#intervalFor(range);
     await this.#open(interval, range);
   }
@@ -98,15 +100,26 @@ export class View extends EventTarget {
     return Math.min(PAGE_MAX_BARS, Math.max(PAGE_MIN_BARS, wanted));
   }
 
-  async #open(interval, range, width = null) {
+  async #open(interval, asked, width = null) {
     this.#abandon();
     if (!interval) return this.#placeNothing();
+    const range = asked && this.#bearable(interval, asked);
     const { signal } = this.#opening;
     await this.#working(async () => {
       const bars = this.#pageBars(interval, range);
       const window = await this.#history.open(this.symbol, interval, range, bars, { signal });
       if (!signal.aborted) this.#place(window, range, width);
     });
+  }
+
+  // A range with more bars than pixels is narrowed: to its newest bars when it reaches to the end, else to its middle.
+  #bearable(interval, { from, to }) {
+    const perSecond = density(interval, this.series);
+    if ((to - from) * perSecond * CROWDED_BAR_PX <= this.#chart.width) return { from, to };
+    const span = this.#chart.comfortableBars / perSecond;
+    const last = Math.max(...this.series.map((s) => s.last));
+    const start = to >= last ? last - span : (from + to - span) / 2;
+    return { from: start, to: start + span };
   }
 
   #abandon() {
@@ -125,7 +138,7 @@ export class View extends EventTarget {
   #place(window, range, width) {
     this.window = window;
     const placed = range && window.bars.length > 0 ? this.#positions(window, range) : null;
-    this.#chart.show(window, placed);
+    this.#chart.show(window, this.zone, placed);
     if (width) this.#chart.range = this.#chart.newest(width.to - width.from);
     this.#emit(window.bars.length > 0 ? "shown" : "empty", { clamped: Boolean(placed?.clamped) });
     this.#settle();

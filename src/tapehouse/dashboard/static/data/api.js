@@ -71,6 +71,11 @@ export class Api {
     return (await this.#get("v1/coverage", { symbols: symbol, spans, times: "s" }, { signal })).coverage;
   }
 
+  /** `[{pattern, timezone, ...}]` */
+  async instruments() {
+    return (await this.#get("v1/instruments", {})).instruments;
+  }
+
   async stats() {
     return this.#get("v1/stats", {});
   }

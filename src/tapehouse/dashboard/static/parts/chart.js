@@ -4,12 +4,14 @@ import {
   CandlestickSeries, ColorType, CrosshairMode, HistogramSeries, PriceScaleMode, createChart,
 } from "../vendor/lightweight-charts.mjs";
 import { byCalendar, seconds } from "../data/intervals.js";
-import { decimals, moment, volume } from "../format.js";
+import { date, dayIn, decimals, moment, volume } from "../format.js";
 
 const VOLUME_SHARE = 0.22;
 const DECIMALS_SAMPLE = 400;
 const RIGHT_MARGIN_BARS = 4;
 const BAR_PX = 7;
+const MIN_BAR_PX = 0.5;
+const ALL_BARS_SHARE = 1.25;
 const ZOOM_STEP = 1.4;
 
 const COLOURS = ["text-muted", "grid", "line", "up", "down", "up-soft", "down-soft", "surface", "crosshair", "crosshair-label"];
@@ -50,12 +52,13 @@ export class Chart {
   #time;
   #colour = palette();
   #window = null;
+  #target = null;
+  #onAxis = (time) => time;
 
   constructor(container) {
     this.#chart = createChart(container, {
       autoSize: true,
       crosshair: { mode: CrosshairMode.Normal },
-      localization: { timeFormatter: moment },
       rightPriceScale: { scaleMargins: { top: 0.08, bottom: 0.06 } },
       timeScale: { shiftVisibleRangeOnNewBar: false, rightOffset: RIGHT_MARGIN_BARS },
       kineticScroll: { mouse: false, touch: !matchMedia("(prefers-reduced-motion: reduce)").matches },
@@ -63,8 +66,9 @@ export class Chart {
     this.#candles = this.#chart.addSeries(CandlestickSeries, { priceLineVisible: false });
     this.#volume = this.#addVolume();
     this.#time = this.#chart.timeScale();
-    const font = getComputedStyle(document.body).fontFamily;
-    this.#chart.applyOptions({ layout: { fontFamily: font, fontSize: 12 } });
+    this.#time.subscribeSizeChange(() => this.#window && this.#limitZoom());
+    const { fontFamily, fontSize } = getComputedStyle(document.body);
+    this.#chart.applyOptions({ layout: { fontFamily, fontSize: parseFloat(fontSize) - 2 } });
     this.retheme();
   }
 
@@ -101,22 +105,30 @@ export class Chart {
 
   /** The visible positions, null before there is anything to see. */
   get range() {
-    return this.#window?.bars.length ? this.#time.getVisibleLogicalRange() : null;
+    return this.#window?.bars.length ? (this.#target ?? this.#time.getVisibleLogicalRange()) : null;
   }
 
+  // The library moves in its next frame; until then, where it is going to is where it is.
   set range({ from, to }) {
-    this.#time.setVisibleLogicalRange({ from, to });
+    const target = { from, to };
+    this.#target = target;
+    this.#time.setVisibleLogicalRange(target);
+    requestAnimationFrame(() => {
+      if (this.#target === target) this.#target = null;
+    });
   }
 
-  /** Show a window at these positions; without them, its newest bars. */
-  show(window, range) {
+  /** Show a window at these positions; without them, its newest bars. Days are those of the zone. */
+  show(window, zone, range) {
     this.#window = window;
-    const clock = seconds(window.interval);
+    const days = byCalendar(window.interval);
+    this.#onAxis = days ? (time) => dayIn(zone, time) : (time) => time;
     const places = decimals(window.bars.slice(-DECIMALS_SAMPLE).flatMap((bar) => [bar.open, bar.high, bar.low, bar.close]));
     this.places = places;
     this.#candles.applyOptions({ priceFormat: { type: "price", precision: places, minMove: 10 ** -places } });
     this.#candles.priceScale().applyOptions({ autoScale: true });
-    this.#time.applyOptions({ timeVisible: !byCalendar(window.interval), secondsVisible: clock < 60 });
+    this.#chart.applyOptions({ localization: { timeFormatter: days ? date : moment } });
+    this.#time.applyOptions({ timeVisible: !days, secondsVisible: seconds(window.interval) < 60 });
     this.#draw();
     this.range = range ?? this.newest(this.comfortableBars);
   }
@@ -143,24 +155,35 @@ export class Chart {
 
   #draw() {
     const { bars } = this.#window;
-    this.#candles.setData(bars.map((bar) => this.#candle(bar)));
-    this.#volume.setData(bars.map((bar) => this.#volumeBar(bar)));
+    const times = bars.map((bar) => this.#onAxis(bar.time));
+    this.#candles.setData(bars.map((bar, i) => this.#candle(bar, times[i])));
+    this.#volume.setData(bars.map((bar, i) => this.#volumeBar(bar, times[i])));
+    this.#limitZoom();
+  }
+
+  // With all bars there are in sight, there is nothing to zoom out to.
+  #limitZoom() {
+    const { bars, atStart, atEnd } = this.#window;
+    const least = this.width / (ALL_BARS_SHARE * (bars.length + RIGHT_MARGIN_BARS));
+    const complete = atStart && atEnd;
+    this.#time.applyOptions({ minBarSpacing: complete ? Math.max(MIN_BAR_PX, Math.min(BAR_PX, least)) : MIN_BAR_PX });
   }
 
   // A bar whose parts are not all there is drawn hollow.
-  #candle({ time, open, high, low, close, complete }) {
+  #candle({ open, high, low, close, complete }, time) {
     const candle = { time, open, high, low, close };
     return complete ? candle : { ...candle, color: this.#colour.surface };
   }
 
-  #volumeBar({ time, open, close, volume: value }) {
+  #volumeBar({ open, close, volume: value }, time) {
     return { time, value, color: this.#colour[close >= open ? "up-soft" : "down-soft"] };
   }
 
   zoom(direction) {
     if (!this.range) return;
     const { from, to } = this.range;
-    const half = ((to - from) / 2) * (direction > 0 ? 1 / ZOOM_STEP : ZOOM_STEP);
+    const most = this.width / this.#time.options().minBarSpacing;
+    const half = Math.min(most, (to - from) * (direction > 0 ? 1 / ZOOM_STEP : ZOOM_STEP)) / 2;
     const middle = (from + to) / 2;
     this.range = { from: middle - half, to: middle + half };
   }

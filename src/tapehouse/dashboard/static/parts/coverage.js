@@ -1,16 +1,26 @@
 // The coverage of a symbol: a strip of time for each series, with what is missing, and where the chart looks.
 
-import { count, date, moment, plural } from "../format.js";
+import { count, date, moment, opening, plural } from "../format.js";
 import { seconds } from "../data/intervals.js";
 
 const DAY_S = 86_400;
 const TICK_PX = 96;
+const TICK_LABEL_PX = 48;
 const GAP_CONTEXT_BARS = 40;
 const STEPS_MONTHS = [1, 3, 6, 12, 24, 60, 120, 240];
 const STEPS_DAYS = [1, 2, 7];
 const FAINTEST_GAP = 0.35;
 
 const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
+
+const when = (item, time, zone) => (item.interval ? opening(time, item.interval, zone) : moment(time));
+
+// Two openings as one text; a day is not said twice.
+function between(from, until) {
+  if (from === until) return from;
+  const [day, clock] = until.split(" ");
+  return `${from} to ${clock && from.startsWith(day) ? clock : until}`;
+}
 
 const barSeconds = (item) => (item.interval ? seconds(item.interval) : DAY_S);
 
@@ -69,6 +79,7 @@ export class Coverage {
   #items = [];
   #canvases = [];
   #range = null;
+  #zone = "UTC";
 
   constructor({ root, popover, onJump, onCentre }) {
     this.#root = root;
@@ -82,8 +93,9 @@ export class Coverage {
     root.addEventListener("pointermove", (event) => event.buttons === 1 && this.#drag(event));
   }
 
-  /** Show the series of one symbol, as the API answers them. */
-  show(items) {
+  /** Show the series of one symbol, as the API answers them. Its days begin in `zone`. */
+  show(items, zone) {
+    this.#zone = zone;
     this.#items = [...items].sort((a, b) => barSeconds(b) - barSeconds(a));
     this.#canvases = [];
     const rows = this.#items.flatMap((item) => this.#row(item));
@@ -106,9 +118,10 @@ export class Coverage {
     const name = item.interval ?? item.kind;
     const canvas = element("canvas", "coverage-strip");
     const gaps = plural(item.missing_spans, "gap");
+    const held = `${when(item, item.first, this.#zone)} to ${when(item, item.last, this.#zone)}`;
     canvas.role = "img";
-    canvas.ariaLabel = `${name}: ${plural(item.rows, "row")} from ${moment(item.first)} to ${moment(item.last)}, ${gaps}`;
-    canvas.title = `${moment(item.first)} to ${moment(item.last)}`;
+    canvas.ariaLabel = `${name}: ${plural(item.rows, "row")} from ${held}, ${gaps}`;
+    canvas.title = held;
     this.#canvases.push(canvas);
     return [element("span", "coverage-name", name), canvas, element("span", "coverage-rows", count(item.rows)), this.#gaps(item, gaps)];
   }
@@ -140,8 +153,7 @@ export class Coverage {
     const button = element("button", "gap");
     button.type = "button";
     const bar = barSeconds(item);
-    const until = moment(Math.max(gap.start, gap.end - bar));
-    const span = until === moment(gap.start) ? until : `${moment(gap.start)} to ${until}`;
+    const span = between(when(item, gap.start, this.#zone), when(item, Math.max(gap.start, gap.end - bar), this.#zone));
     button.append(element("span", "gap-span", span), element("span", "gap-bars", count(gap.bars)));
     button.addEventListener("click", () => {
       this.#popover.hidePopover();
@@ -169,7 +181,8 @@ export class Coverage {
     const { from, to } = this.#domain;
     const { left, width } = this.#strip;
     this.#items.forEach((item, i) => this.#drawStrip(item, this.#canvases[i], from, to));
-    const labels = ticks(from, to, width).map(({ time, label }) => {
+    const last = to - ((to - from) * TICK_LABEL_PX) / width;
+    const labels = ticks(from, last, width).map(({ time, label }) => {
       const tick = element("span", "tick", label);
       tick.style.left = `${(100 * (time - from)) / (to - from)}%`;
       return tick;

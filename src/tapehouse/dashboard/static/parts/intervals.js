@@ -16,6 +16,7 @@ export class IntervalChoice {
       this.#buttons.set(mode, button);
       root.append(button);
     }
+    this.series = [];
     root.addEventListener("keydown", (event) => this.#key(event));
   }
 

@@ -1,7 +1,7 @@
 // What is written above the chart: the symbol, the bar under the crosshair, and where the bars came from.
 
 import { byCalendar } from "../data/intervals.js";
-import { date, percent, plural, price, volume, weekdayMoment } from "../format.js";
+import { count, opening, percent, price, volume, weekday } from "../format.js";
 
 const STORED = "stored";
 
@@ -21,7 +21,7 @@ export class Legend {
     this.#say("symbol", window.symbol);
     this.#say("interval", window.interval);
     this.#badge("made-from", made.size > 0 && `made from ${[...made].join(", ")}`);
-    this.#badge("incomplete", incomplete > 0 && `${plural(incomplete, "bar")} incomplete`);
+    this.#badge("incomplete", incomplete > 0 && `${count(incomplete)} incomplete`);
   }
 
   /** Only a symbol, nothing of which can be shown. */
@@ -33,9 +33,11 @@ export class Legend {
   }
 
   /** One bar, and the change from the one before. */
-  show(bar, before, interval, places) {
+  show(bar, before, { interval, zone, places }) {
     const direction = bar.close >= bar.open ? "up" : "down";
-    this.#say("time", byCalendar(interval) && bar.time % 86_400 === 0 ? date(bar.time) : weekdayMoment(bar.time));
+    const when = opening(bar.time, interval, zone);
+    this.#say("clock", byCalendar(interval) ? "Date" : "UTC");
+    this.#say("time", byCalendar(interval) ? when : `${weekday(bar.time)} ${when}`);
     for (const name of ["open", "high", "low", "close"]) {
       this.#say(name, price(bar[name], places));
       this.#values[name].dataset.direction = direction;

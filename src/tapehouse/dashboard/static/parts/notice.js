@@ -15,8 +15,19 @@ export class Notice {
     });
   }
 
-  /** Say it; `retry` is what trying again does, if that can help. */
+  /** Say what went wrong; `retry` is what trying again does, if that can help. */
   show({ title, detail }, retry = null) {
+    this.#say(title, detail, retry);
+    byId("notice").classList.remove("plain");
+  }
+
+  /** Say something that is no error. */
+  tell(title, detail) {
+    this.#say(title, detail, null);
+    byId("notice").classList.add("plain");
+  }
+
+  #say(title, detail, retry) {
     this.#retry = retry;
     byId("notice-title").textContent = title;
     byId("notice-detail").textContent = detail;

@@ -1,6 +1,6 @@
 // The list of symbols: searched by typing, walked with the arrow keys, quick with tens of thousands of them.
 
-import { date, plural } from "../format.js";
+import { count, date, plural } from "../format.js";
 import { stored } from "../data/intervals.js";
 
 const ROW_PX = 44;
@@ -71,9 +71,11 @@ export class SymbolList {
     this.#search(true);
   }
 
-  /** Mark a symbol as the one on show. */
+  /** Mark a symbol as the one on show, and list all again. */
   set current(symbol) {
     this.#current = symbol;
+    this.#input.value = "";
+    this.#search(true);
     this.#activate(this.#found.findIndex((entry) => entry.symbol === symbol));
   }
 
@@ -92,7 +94,7 @@ export class SymbolList {
     const query = this.#input.value.trim();
     this.#found = ranked(this.#all, query);
     this.#rows.style.height = `${this.#found.length * ROW_PX}px`;
-    this.#count.textContent = query ? `${plural(this.#found.length, "match").replace("matchs", "matches")}` : plural(this.#all.length, "symbol");
+    this.#count.textContent = query ? `${count(this.#found.length)} of ${count(this.#all.length)}` : plural(this.#all.length, "symbol");
     const current = this.#found.findIndex((entry) => entry.symbol === this.#current);
     if (!keepScroll) this.#list.scrollTop = 0;
     this.#activate(query ? 0 : current, !keepScroll);
