@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
@@ -18,7 +18,7 @@ from prometheus_client.process_collector import ProcessCollector
 from starlette.requests import Request
 
 from tapehouse.api.keys import Keys
-from tapehouse.errors import NotSupported, Overloaded
+from tapehouse.errors import LimitExceeded, NotSupported, Overloaded
 from tapehouse.query.base import History
 from tapehouse.settings import Settings
 from tapehouse.store.base import Capability, Store
@@ -147,3 +147,11 @@ def capable(store: Store, capability: Capability) -> Any:
     if capability not in store.capabilities:
         raise NotSupported(f"this store lacks the capability {capability!s}", capability=capability)
     return store
+
+
+def check_number(here: Context, symbols: Sequence[str] | None) -> None:
+    """Raise `LimitExceeded` when more symbols are named than one request may."""
+    if symbols is not None and len(symbols) > here.settings.max_symbols:
+        raise LimitExceeded(
+            f"{len(symbols):,} symbols; one request may name {here.settings.max_symbols:,}", parameter="symbols"
+        )

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tapehouse.api import parameters as given
-from tapehouse.api.context import Context, Here, capable
+from tapehouse.api.context import Context, Here, capable, check_number
 from tapehouse.api.formats import ROWS_DOCUMENTED, answer_json, answer_rows, answer_table
 from tapehouse.api.keys import Scope
 from tapehouse.api.problems import documented
@@ -82,7 +82,7 @@ async def quotes(request: Request, here: Here, asked: Annotated[given.Rows, Quer
 
 
 async def _rows(request: Request, here: Context, asked: given.Rows, kind: Kind) -> Response:
-    _check_symbols(here, asked.symbols)
+    check_number(here, asked.symbols)
     if asked.limit is not None and asked.limit > here.settings.max_page_rows:
         raise LimitExceeded(
             f"a page has at most {here.settings.max_page_rows:,} rows; without limit all is streamed", parameter="limit"
@@ -95,7 +95,7 @@ async def _rows(request: Request, here: Context, asked: given.Rows, kind: Kind) 
 @router.get("/latest", responses=_ROWS, summary="Newest rows")
 async def latest(request: Request, here: Here, asked: Annotated[given.Latest, Query()]) -> Response:
     """The newest row of each symbol. Bars without an interval: the newest of any, with a column `interval`."""
-    _check_symbols(here, asked.symbols)
+    check_number(here, asked.symbols)
     ask = partial(here.history.latest, asked.kind, asked.symbols, asked.interval)
     return await answer_table(here, request, asked, ask)
 
@@ -104,7 +104,7 @@ async def latest(request: Request, here: Here, asked: Annotated[given.Latest, Qu
 async def aggregate(request: Request, here: Here, asked: Annotated[given.Aggregate, Query()]) -> Response:
     """One row per symbol, or per group of symbols, and bucket of time. `return` is close / previous close - 1;
     `volatility` is the square root of the sum of squared log returns in the bucket."""
-    _check_symbols(here, asked.symbols)
+    check_number(here, asked.symbols)
     ask = partial(here.history.aggregate, asked.request(), asked.bucket, asked.measures, asked.groups())
     return await answer_table(here, request, asked, ask)
 
@@ -129,7 +129,7 @@ def _series(series: Series) -> dict[str, Any]:
 @router.get("/coverage", responses=_COVERAGE, summary="Coverage")
 async def coverage(here: Here, asked: Annotated[given.Covered, Query()]) -> Response:
     """First, last, rows and what is missing in between by the instrument's calendar, of each series."""
-    _check_symbols(here, asked.symbols)
+    check_number(here, asked.symbols)
     if asked.spans > here.settings.max_spans:
         raise LimitExceeded(f"spans is at most {here.settings.max_spans:,}", parameter="spans")
     ask = partial(
@@ -152,10 +152,3 @@ async def commits(here: Here, asked: Annotated[given.Committed, Query()]) -> Res
     """What was written, oldest first."""
     ask = partial(here.history.commits, after=asked.after, limit=asked.limit)
     return answer_json({"commits": await here.workers.run(ask)}, asked.times)
-
-
-def _check_symbols(here: Context, named: list[str] | None) -> None:
-    if named is not None and len(named) > here.settings.max_symbols:
-        raise LimitExceeded(
-            f"{len(named):,} symbols; one request may name {here.settings.max_symbols:,}", parameter="symbols"
-        )

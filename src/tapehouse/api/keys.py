@@ -93,12 +93,18 @@ class Keys:
         self._buckets: dict[str, Bucket] = {}
         self._stamp = _stamp(self.path)
         self._keys = _read(self.path)
+        self._readable = True
 
     def __len__(self) -> int:
         return len(self._current())
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._current())
+
+    @property
+    def asked_for(self) -> bool:
+        """Whether there are keys; a file that cannot be read any more may hold some, so that counts too."""
+        return bool(self._current()) or not self._readable
 
     def add(
         self,
@@ -169,8 +175,10 @@ class Keys:
         if (stamp := _stamp(self.path)) != self._stamp:
             try:
                 self._keys = _read(self.path)
+                self._readable = True
             except InvalidSetting as exc:
                 logger.error("the keys as they were before stay in force: %s", exc)
+                self._readable = False
             self._stamp = stamp
         return self._keys
 

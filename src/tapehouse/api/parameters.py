@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from tapehouse.api.formats import Format, Layout
 from tapehouse.codec import Times
 from tapehouse.errors import InvalidRequest, TapehouseError
-from tapehouse.model import SCHEMAS, Interval, Kind, OnConflict
+from tapehouse.model import SCHEMAS, Interval, Kind, OnConflict, check_symbol
 from tapehouse.query.base import Request
 from tapehouse.times import parse_bound
 
@@ -61,6 +61,7 @@ Names = Annotated[list[str], _read(_names)]
 Bound = Annotated[int | date, _read(parse_bound), WithJsonSchema({"type": "string"})]
 AsOf = Annotated[int, _read(_as_of), WithJsonSchema({"type": "string"})]
 AnInterval = Annotated[Interval, _read(lambda value, name: Interval.parse(value))]
+ASymbol = Annotated[str, _read(lambda value, name: check_symbol(value))]
 Switch = Annotated[bool, _read(_boolean)]
 
 
@@ -195,7 +196,7 @@ class Committed(Parameters):
 class Posted(Parameters):
     """How a body is taken."""
 
-    symbol: str | None = Field(None, description="The symbol of a body that has no column `symbol`.")
+    symbol: ASymbol | None = Field(None, description="The symbol of a body that has no column `symbol`.")
     source: str | None = Field(None, description="The source of rows that name none.")
     on_conflict: OnConflict = Field(
         OnConflict.REPLACE, description="What happens to a row that is stored with other values."

@@ -44,7 +44,7 @@ def is_loopback(host: str) -> bool:
 
 def check_exposure(settings: Settings, keys: Keys | None) -> None:
     """Raise `InvalidSetting` for a server that anybody in the network could use."""
-    if not (is_loopback(settings.host) or settings.insecure or keys):
+    if not (is_loopback(settings.host) or settings.insecure or (keys is not None and keys.asked_for)):
         raise InvalidSetting(
             f"host is {settings.host}, which others can reach, and there are no keys: make one with "
             "`tapehouse keys add NAME --scope read`, or say --insecure to let everybody do everything",
@@ -58,7 +58,7 @@ def needs(scope: Scope) -> Any:
     async def check(request: Request, here: Here) -> None:
         if here.keys is None or TRUSTED in request.scope:
             return
-        if len(here.keys) or not (is_loopback(here.settings.host) or here.settings.insecure):
+        if here.keys.asked_for or not (is_loopback(here.settings.host) or here.settings.insecure):
             here.keys.check(_token(request.headers), scope)
 
     return Depends(check)
@@ -114,7 +114,7 @@ class Gate:
             return False
         # Beyond loopback we do not know our names. With keys, no page can do harm by calling us what it likes. Without,
         # the danger is a name that a page's owner points here; an address is no such name.
-        return bool(self._keys) or _is_address(name)
+        return (self._keys is not None and self._keys.asked_for) or _is_address(name)
 
     def _may_call(self, origin: str, host: str) -> bool:
         if origin in self._origins:

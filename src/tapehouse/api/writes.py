@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tapehouse.api import parameters as given
-from tapehouse.api.context import Context, Here, capable
+from tapehouse.api.context import Context, Here, capable, check_number
 from tapehouse.api.formats import answer_json
 from tapehouse.api.history import COMMIT_EXAMPLE, INSTRUMENTS_DOCUMENTED
 from tapehouse.api.keys import Scope
@@ -82,8 +82,6 @@ async def _post(
     request: Request, here: Context, asked: given.Posted, kind: Kind, interval: Interval | None
 ) -> Response:
     media_type = _media_type(request)
-    if asked.symbol is not None:
-        check_symbol(asked.symbol)
     body = await read_body(request, here)
 
     def write() -> Commit:
@@ -169,8 +167,7 @@ async def delete_quotes(here: Here, asked: Annotated[given.Deleted, Query()]) ->
 
 
 async def _delete(here: Context, asked: given.Deleted, kind: Kind, interval: Interval | None) -> Response:
-    if len(asked.symbols) > here.settings.max_symbols:
-        raise LimitExceeded(f"{len(asked.symbols):,} symbols; one request may name {here.settings.max_symbols:,}")
+    check_number(here, asked.symbols)
 
     def delete() -> Commit:
         symbols = [check_symbol(symbol) for symbol in asked.symbols]

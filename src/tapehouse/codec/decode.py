@@ -177,7 +177,9 @@ def _json_error(exc: msgspec.ValidationError) -> InvalidTable:
 def _from_rows(kind: Kind, rows: Sequence[Any]) -> pa.Table:
     columns = {field.name: [getattr(row, field.name) for row in rows] for field in SCHEMAS[kind]}
     sent = {name: values for name, values in columns.items() if any(value is not None for value in values)}
-    required = {field.name for field in SCHEMAS[kind] if not field.nullable} - {"symbol"}
+    required = {field.name for field in SCHEMAS[kind] if not field.nullable}
+    if rows:
+        required.remove("symbol")  # which may be said once for all rows, elsewhere
     return _table(kind, {name: values for name, values in columns.items() if name in sent or name in required})
 
 
