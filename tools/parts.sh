@@ -9,7 +9,7 @@ missing=$(.venv/bin/python tests/parts.py)
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "Installing Debian packages for the tests:" $missing
     # shellcheck disable=SC2086
-    if apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing; then
+    if apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $missing; then
         exit 0
     fi
 fi

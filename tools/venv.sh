@@ -31,7 +31,7 @@ make_folder() {
     if ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
         if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
             echo "Installing Debian's python3-venv, which $python lacks"
-            apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends python3-venv
+            apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends python3-venv
         else
             fail "$python cannot make virtual environments. On Debian: sudo apt-get install python3-venv"
         fi
