@@ -31,11 +31,12 @@ def decimal_scale(values: np.ndarray, at_least: int = 0) -> int | None:
 
 
 def _fits(values: np.ndarray, scale: int) -> bool:
-    ticks = np.rint(values * 10.0**scale)
+    with np.errstate(over="ignore"):
+        ticks = np.rint(values * 10.0**scale)
     if not np.all(np.abs(ticks) < _EXACT_INTEGERS):
         return False
-    back = ticks / 10.0**scale
-    # Compared as bits: -0.0 has no decimal of its own.
+    back = (ticks + 0.0) / 10.0**scale
+    # Compared as bits: -0.0, which the sum has made 0.0, has no decimal of its own.
     return bool(np.array_equal(back.view("i8"), values.view("i8")))
 
 

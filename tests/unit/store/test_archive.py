@@ -1,0 +1,158 @@
+"""The archive's files: exact to the bit through every reader that docs/guides/parquet.md shows."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tapehouse.errors import StoreDamaged
+from tapehouse.model import DAY_NS, TIMESTAMP, Interval, Kind
+from tapehouse.store.base import Selection
+from tapehouse.store.duckdb import DuckDBStore
+from tapehouse.store.duckdb.columns import LARGEST_SCALE, decimal_scale, to_decimal, to_float
+
+GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "parquet.md"
+CENTS = st.integers(-(10**9), 10**9).map(lambda ticks: ticks / 100)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(st.one_of(CENTS, FLOATS), min_size=1, max_size=50))
+def test_a_decimal_scale_gives_every_value_back(values: list[float]) -> None:
+    array = np.array(values)
+    scale = decimal_scale(array)
+    if scale is not None:
+        back = to_float(to_decimal(array, scale)).to_numpy()
+        assert back.view("i8").tolist() == array.view("i8").tolist()
+
+
+@given(st.integers(0, LARGEST_SCALE), st.lists(st.integers(-(10**12), 10**12), min_size=1, max_size=50))
+def test_decimals_of_any_scale_are_found(scale: int, ticks: list[int]) -> None:
+    values = np.array([float(Decimal(t).scaleb(-scale)) for t in ticks])
+    if (np.signbit(values) & (values == 0)).any():
+        return
+    found = decimal_scale(values)
+    assert found is not None
+    assert found <= scale
+
+
+def test_no_scale_holds_what_no_decimal_is_nearest_to() -> None:
+    assert decimal_scale(np.array([1 / 3])) is None
+    assert decimal_scale(np.array([0.01, -0.0])) is None
+    assert decimal_scale(np.array([1e300])) is None
+
+
+@given(st.lists(st.one_of(st.none(), CENTS), min_size=1, max_size=30))
+def test_nulls_stay_nulls(values: list[float | None]) -> None:
+    valid = np.array([v is not None for v in values])
+    decimals = to_decimal(np.array([v or 0.0 for v in values]), 2, valid)
+    assert to_float(decimals).to_pylist() == values
+    assert to_float(decimals.slice(1)).to_pylist() == values[1:]
+
+
+def bars(symbol: str, close: np.ndarray) -> pa.Table:
+    times = 1_262_304_000 * 10**9 + np.arange(len(close)) * DAY_NS
+    return pa.table(
+        {
+            "symbol": [symbol] * len(close),
+            "timestamp": pa.array(times).view(TIMESTAMP),
+            **{"open": close, "high": close, "low": close, "close": close},
+            "volume": np.ones(len(close)),
+        }
+    )
+
+
+PRICES = {
+    "AAPL": np.round(np.random.default_rng(1).uniform(1, 500, 3_000), 2),
+    "EURUSD": np.round(np.random.default_rng(2).uniform(1, 2, 3_000), 5),
+    "BTC": np.round(np.random.default_rng(3).uniform(1, 90_000, 3_000), 8),
+    "ADJ": np.random.default_rng(4).uniform(1, 500, 3_000),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("home")
+    with_closing = DuckDBStore(path / "data")
+    for symbol, close in PRICES.items():
+        with_closing.write(Kind.BARS, bars(symbol, close), interval=Interval.D1, source="test")
+    with_closing.compact(everything=True)
+    with_closing.close()
+    return path
+
+
+def bits(values: np.ndarray) -> list[int]:
+    return np.ascontiguousarray(values, "f8").view("i8").tolist()
+
+
+@pytest.mark.parametrize("symbol", PRICES)
+def test_the_store_reads_the_bits_that_were_written(folder: Path, symbol: str) -> None:
+    store = DuckDBStore(folder / "data")
+    table = store.read(Selection(interval=Interval.D1, symbols=(symbol,))).table()
+    store.close()
+    assert bits(table["close"].to_numpy()) == bits(PRICES[symbol])
+
+
+@pytest.mark.parametrize("symbol", PRICES)
+@pytest.mark.parametrize("block", [0, 1, 2], ids=["duckdb", "polars", "pandas"])
+def test_the_ways_of_the_guide_give_the_same_bits(
+    folder: Path, symbol: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snippets = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    assert len(snippets) == 3
+    names = {"duckdb": duckdb, "pl": pl, "pd": pd, "Path": Path}
+    monkeypatch.chdir(folder)
+    exec(snippets[block].replace("AAPL", symbol), names)
+    found = names["bars"]
+    assert bits(found["close"].to_numpy()) == bits(PRICES[symbol])  # type: ignore[attr-defined]
+    assert len(found) == 3_000  # type: ignore[arg-type]
+
+
+def test_prices_are_decimals_where_exact_and_doubles_where_not(folder: Path) -> None:
+    types = {}
+    for path in (folder / "data" / "archive").rglob("*.parquet"):
+        file = pq.ParquetFile(path)
+        for group in range(file.num_row_groups):
+            symbol = file.read_row_group(group, columns=["symbol"])["symbol"][0].as_py()
+            types[symbol] = str(file.schema_arrow.field("close").type)
+    assert types == {
+        "AAPL": "decimal128(18, 2)",
+        "EURUSD": "decimal128(18, 5)",
+        "BTC": "decimal128(18, 8)",
+        "ADJ": "double",
+    }
+
+
+@pytest.mark.parametrize("harm", ["cut", "gone"])
+def test_a_damaged_file_is_named_when_the_folder_is_opened(tmp_path: Path, harm: str) -> None:
+    store = DuckDBStore(tmp_path)
+    store.write(Kind.BARS, bars("A", PRICES["AAPL"]), interval=Interval.D1)
+    store.compact(everything=True)
+    store.close()
+    (path,) = (tmp_path / "archive").rglob("*.parquet")
+    path.write_bytes(path.read_bytes()[:-50]) if harm == "cut" else path.unlink()
+    with pytest.raises(StoreDamaged, match=re.escape(path.name)):
+        DuckDBStore(tmp_path)
+
+
+def test_a_file_damaged_inside_is_named_when_it_is_read(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path)
+    store.write(Kind.BARS, bars("A", PRICES["AAPL"]), interval=Interval.D1)
+    store.compact(everything=True)
+    (path,) = (tmp_path / "archive").rglob("*.parquet")
+    data = bytearray(path.read_bytes())
+    data[-300:] = b"\0" * 300
+    path.write_bytes(data)
+    with pytest.raises(StoreDamaged, match=re.escape(path.name)):
+        store.read(Selection(interval=Interval.D1)).table()
+    store.close()
