@@ -18,6 +18,7 @@ from tapehouse.bulk.base import BadRow, RecognisedFile
 from tapehouse.bulk.formats.convert import cast_or_null, exact_floats, time_type
 from tapehouse.bulk.formats.files import reading
 from tapehouse.bulk.formats.text import Parsed
+from tapehouse.bulk.formats.zones import Zone
 from tapehouse.bulk.validate import TIME_FIELDS, Judge, Verdict
 from tapehouse.errors import UnreadableFile, UnrecognisedFile
 from tapehouse.model import SCHEMAS
@@ -134,6 +135,8 @@ class ParquetParser:
         times = self._file.times
         if times is None:
             raise ValueError(f"{self._file.name} was not recognised")
+        if pa.types.is_timestamp(column.type) and column.type.tz is not None and times.dates:
+            return _wall_clock(column)
         if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
             return column
         if pa.types.is_time(column.type) or {"date", "time"} <= self._file.columns.keys():
@@ -145,6 +148,13 @@ class ParquetParser:
         lost = pc.and_(pc.is_valid(column), pc.is_null(values))
         verdict.reject(lost.to_numpy(zero_copy_only=False), f"{field} is not a time that int64 nanoseconds hold")
         return values
+
+
+def _wall_clock(column: pa.Array) -> pa.Array:
+    """Instants as the clocks of the column's own zone show them, of which the date is taken."""
+    ns = column.cast(pa.timestamp("ns", column.type.tz))
+    local = Zone(column.type.tz).to_local(ns.fill_null(0).cast(pa.int64()).to_numpy())
+    return pa.array(local, mask=pc.is_null(column).to_numpy(zero_copy_only=False)).cast(pa.timestamp("ns"))
 
 
 def plain(column: pa.Array) -> pa.Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import msgspec
@@ -28,6 +29,9 @@ _DATES = (
 )
 _CLOCKS = ("%H:%M:%S", "%H:%M", "%H:%M:%S%.f", "%I:%M:%S %p", "%I:%M %p", "%H%M%S", "%H%M", "%H%M%S%3f")
 _ZONES = ("", " UTC", " GMT", "Z", "%:z", " %:z", "%z", " GMT%z", " UTC%z")
+_TWO_DIGITS = {"%m", "%d", "%H", "%I", "%M", "%S"}
+_SHAPES = {"%Y": r"\d{4}", "%y": r"\d\d", "%b": "[A-Za-z]{3}", "%B": "[A-Za-z]{3,}", "%p": "[AaPp][Mm]"}
+_SHAPES |= {"%.f": r"(\.\d+)?", "%3f": r"\d{3}", "%z": r"[+-]\d{4}", "%:z": r"[+-]\d\d:\d\d"}
 _EARLIEST, _LATEST = (int(np.datetime64(day, "ns").astype(np.int64)) for day in ("1700-01-01", "2200-01-01"))
 _MAGNITUDES = (("s", 10**11), ("ms", 10**14), ("us", 10**17), ("ns", 2**63))
 
@@ -140,23 +144,34 @@ def _format(columns: list[list[str]]) -> Reading:
 
 
 def _formats(columns: list[list[str]]) -> list[str]:
-    """The formats that read the first texts; the rest of the sample decides among these."""
-    probes = [each[:20] for each in columns]
+    """The formats that look like the first text; the whole sample decides among these."""
     if len(columns) == 2:
-        forms = [f"{date} {clock}{zone}" for date in _DATES for clock in _CLOCKS for zone in _ZONES[:4]]
-    else:
-        joints = (" ", "T", ", ", "")
-        forms = [*_DATES, *(f"{d}{j}{c}{z}" for d in _DATES for j in joints for c in _CLOCKS for z in _ZONES)]
-    shape = re.sub(r"\d", "", probes[0][0])
-    forms = [form for form in forms if _could_be(form, shape)] if len(columns) == 1 else forms
-    return [form for form in forms if len(_fit(probes, form).good)]
+        clocks = [form + zone for form in _clocks(columns[1]) for zone in _ZONES[:4]]
+        return [f"{date} {clock}" for date in _DATES if _looks(columns[0][0], date) for clock in clocks]
+    text = columns[0][0]
+    dates = [form for form in _DATES if _pattern(form).match(text)]
+    tails = [f"{joint}{clock}{zone}" for joint in (" ", "T", ", ", "") for clock in _CLOCKS for zone in _ZONES]
+    return [date + tail for date in dates for tail in ("", *tails) if _looks(text, date + tail)]
 
 
-def _could_be(form: str, shape: str) -> bool:
-    """Whether the signs of a format are those of the text: a quick look that spares most tries."""
-    signs = [sign for sign in "/:,TZ" if not (sign in "TZ" and re.search(r"[a-zA-Z]{3}", shape))]
-    plain = re.sub(r"%[:.0-9]*[a-zA-Z]", "", form)
-    return all((sign in shape) == (sign in plain or (sign == ":" and "%:z" in form)) for sign in signs)
+def _clocks(texts: Sequence[str]) -> Sequence[str]:
+    """Times of day without separators may have lost zeros in front, so that the longest tells what they are."""
+    if not all(text.isdecimal() for text in texts if text):
+        return _CLOCKS
+    longest = max(map(len, texts))
+    return ("%H%M",) if longest <= 4 else ("%H%M%S",) if longest <= 6 else ("%H%M%S%3f",)
+
+
+def _looks(text: str, form: str) -> bool:
+    return _pattern(form).fullmatch(text) is not None
+
+
+@cache
+def _pattern(form: str) -> re.Pattern[str]:
+    """What texts of a format look like; in one without separators every number has all its digits."""
+    digits = r"\d\d" if form in ("%Y%m%d", "%d%b%Y") or "%H%M" in form else r"\d\d?"
+    parts = re.split(r"(%:z|%\.f|%3f|%[a-zA-Z])", form)
+    return re.compile("".join(_SHAPES.get(part, digits if part in _TWO_DIGITS else re.escape(part)) for part in parts))
 
 
 def _fit(columns: Sequence[Sequence[str]], form: str) -> Reading:

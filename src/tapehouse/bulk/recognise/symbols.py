@@ -55,7 +55,9 @@ def _of_name(stem: str) -> str:
 
 def _says_no_symbol(part: str, only: bool) -> bool:
     word = part.lower()
-    return not word or word in _GENERIC or (not only and (word in BY_WORD or bool(_DATE.match(word))))
+    if word in BY_WORD:
+        return not only or len(word) > 1  # D and W are also symbols
+    return not word or word in _GENERIC or (not only and bool(_DATE.match(word)))
 
 
 def _searched(path: str, pattern: str) -> Named:
