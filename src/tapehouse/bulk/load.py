@@ -263,8 +263,13 @@ class _Load:
                 file.end(block.problem)
                 self._tell(file)
                 continue
-            parsed = block.result()
-            self._slots.release()
+            try:
+                parsed = block.result()
+            except pa.ArrowException as exc:
+                self._abandon(file, Problem(InvalidData.code, f"{file.file.name} cannot be read on: {exc}"))
+                continue
+            finally:
+                self._slots.release()
             if not file.abandoned:
                 self._take(file, parsed)
 
@@ -280,11 +285,15 @@ class _Load:
         file.take(parsed)
         self._rows += parsed.rows
         if file.too_many_bad(self._options):
-            file.abandoned = True
-            file.report.problem = _too_many_bad(file)
+            self._abandon(file, _too_many_bad(file))
             return
         self._write(file, self._options.batch_rows)
         self._tell(file)
+
+    @staticmethod
+    def _abandon(file: _File, problem: Problem) -> None:
+        file.abandoned = True
+        file.report.problem = file.report.problem or problem
 
     def _write(self, file: _File, rows: int) -> None:
         if file.file.kind is None or file.abandoned or (table := file.batch(rows)) is None:

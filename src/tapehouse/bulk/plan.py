@@ -144,7 +144,7 @@ def _parquet_times(file: RecognisedFile, table: pa.Table, options: LoadOptions) 
     if len(fields) == 1 and (pa.types.is_timestamp(first.type) or pa.types.is_date(first.type)):
         reading = _native(first)
     else:
-        texts = [columns[field].cast(pa.string()).filter(pa.array(valid)).to_pylist() for field in fields]
+        texts = [_as_texts(columns[field].filter(pa.array(valid))) for field in fields]
         reading = reading_of(texts[0], texts[1] if len(texts) == 2 else None, options.time_format)
     symbols = None
     if "symbol" in file.columns:
@@ -152,6 +152,13 @@ def _parquet_times(file: RecognisedFile, table: pa.Table, options: LoadOptions) 
         symbols = [names[row] for row in reading.good]
     file = msgspec.structs.replace(file, notes=(*file.notes, f"times: {reading.why}"))
     return recognise_times(file, reading, symbols, options)
+
+
+def _as_texts(column: pa.Array) -> list[str]:
+    """The values as a text file would have them."""
+    if pa.types.is_floating(column.type):
+        return [f"{value:.6f}".rstrip("0").rstrip(".") for value in column.to_pylist()]
+    return ["" if text is None else text for text in column.cast(pa.string()).to_pylist()]
 
 
 def _chunk(table: pa.Table, name: str) -> pa.Array:

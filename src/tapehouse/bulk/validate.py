@@ -242,13 +242,13 @@ def _reject_outside(values: np.ndarray, none: np.ndarray, low: int, high: int, v
     return True
 
 
-def _known_symbols(names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+def _known_symbols(names: Sequence[str | None]) -> tuple[np.ndarray, list[str]]:
     """For each name the place of its symbol among those that can be, else -1; and these, without spaces around."""
     places: dict[str, int] = {}
     codes = np.empty(len(names), np.int32)
     for number, name in enumerate(names):
         try:
-            codes[number] = places.setdefault(check_symbol(name.strip()), len(places))
+            codes[number] = places.setdefault(check_symbol((name or "").strip()), len(places))
         except InvalidSymbol:
             codes[number] = -1
     return codes, list(places)

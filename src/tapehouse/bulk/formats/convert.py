@@ -68,7 +68,18 @@ def nanoseconds(columns: list[pa.Array], times: Times) -> tuple[np.ndarray, np.n
         column = cast_or_null(texts, pa.date32())
     if pa.types.is_decimal(column.type):
         return _fractions(column, times)
-    return _scaled(column, _factor(column.type, times))
+    return scaled(column, _factor(column.type, times))
+
+
+def float_times(column: pa.Array, unit: str) -> pa.Array:
+    """Epochs as floats, as nanoseconds; what float64 cannot tell apart is rounded to the nearest."""
+    values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    factor = UNIT_NS[unit]
+    none = ~(np.abs(values) < MAX_TIME_NS // factor)
+    values = np.where(none, 0, values)
+    whole = np.floor(values)
+    nanos = whole.astype(np.int64) * factor + np.rint((values - whole) * factor).astype(np.int64)
+    return pa.array(nanos, mask=none).view(pa.timestamp("ns"))
 
 
 def _factor(type_: pa.DataType, times: Times) -> int:
@@ -79,7 +90,7 @@ def _factor(type_: pa.DataType, times: Times) -> int:
     return UNIT_NS["ms" if pa.types.is_date64(type_) else times.unit or "ns"]
 
 
-def _scaled(column: pa.Array, factor: int) -> tuple[np.ndarray, np.ndarray]:
+def scaled(column: pa.Array, factor: int) -> tuple[np.ndarray, np.ndarray]:
     """Whole units as nanoseconds; a view when the units are nanoseconds and none is missing."""
     width = pa.int32() if pa.types.is_date32(column.type) else pa.int64()
     missing = pc.is_null(column).to_numpy(zero_copy_only=False) if column.null_count else np.zeros(len(column), bool)

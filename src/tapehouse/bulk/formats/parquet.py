@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tapehouse.bulk.base import BadRow, RecognisedFile
-from tapehouse.bulk.formats.convert import cast_or_null, exact_floats, time_type
+from tapehouse.bulk.base import BadRow, RecognisedFile, TimeStyle
+from tapehouse.bulk.formats.convert import UNIT_NS, cast_or_null, exact_floats, float_times, scaled, time_type
 from tapehouse.bulk.formats.files import reading
 from tapehouse.bulk.formats.text import Parsed
 from tapehouse.bulk.formats.zones import Zone
@@ -141,10 +141,12 @@ class ParquetParser:
             return column
         if pa.types.is_time(column.type) or {"date", "time"} <= self._file.columns.keys():
             return column.cast(pa.string())
-        wanted = time_type(times)
-        if column.type == wanted:
-            return column
-        values = cast_or_null(column.cast(pa.string()), wanted) if _is_text(column.type) else column.cast(wanted)
+        if times.style is TimeStyle.EPOCH and pa.types.is_floating(column.type):
+            values = float_times(column, times.unit or "s")
+        elif column.type == (wanted := time_type(times)) or wanted == pa.string():
+            return column.cast(wanted)
+        else:
+            values = cast_or_null(pc.utf8_trim_whitespace(column.cast(pa.string())), wanted)
         lost = pc.and_(pc.is_valid(column), pc.is_null(values))
         verdict.reject(lost.to_numpy(zero_copy_only=False), f"{field} is not a time that int64 nanoseconds hold")
         return values
@@ -152,9 +154,8 @@ class ParquetParser:
 
 def _wall_clock(column: pa.Array) -> pa.Array:
     """Instants as the clocks of the column's own zone show them, of which the date is taken."""
-    ns = column.cast(pa.timestamp("ns", column.type.tz))
-    local = Zone(column.type.tz).to_local(ns.fill_null(0).cast(pa.int64()).to_numpy())
-    return pa.array(local, mask=pc.is_null(column).to_numpy(zero_copy_only=False)).cast(pa.timestamp("ns"))
+    instants, none = scaled(column, UNIT_NS[column.type.unit])
+    return pa.array(Zone(column.type.tz).to_local(instants), mask=none).view(pa.timestamp("ns"))
 
 
 def plain(column: pa.Array) -> pa.Array:

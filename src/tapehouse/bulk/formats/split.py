@@ -163,6 +163,8 @@ def lines_of(block: Block, start: int, end: int, line: int) -> Rows:
 
 
 def _rows_between(data: np.ndarray, newlines: np.ndarray, breaks: np.ndarray, line: int) -> Rows:
+    if len(data) == 0:
+        return Rows(*(np.empty(0, np.int64) for _ in Rows.__struct_fields__))
     starts = np.concatenate([[0], breaks + 1])
     ends = np.concatenate([breaks, [len(data)]])
     lines = line + np.searchsorted(newlines, starts)

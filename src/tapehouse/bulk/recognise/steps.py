@@ -51,13 +51,11 @@ def interval_of(symbols: Sequence[str] | None, times: np.ndarray, named: Interva
     interval = _of_step(common)
     sure = share * len(steps) >= _TWICE or named is interval
     clear = interval is not None and sure and (share >= _ENOUGH or _fits(steps, interval))
-    if named is not None and _fits(steps, named) and not (clear and interval is not None and interval > named):
-        clear = clear and interval is named
+    if clear and interval is not None and named not in (None, interval):
+        raise UnrecognisedFile(
+            f"the name says {named}, but {share:.0%} of the steps between rows are {interval}: say --interval"
+        )
     if clear and interval is not None:
-        if named is not None and named is not interval:
-            raise UnrecognisedFile(
-                f"the name says {named}, but {share:.0%} of the steps between rows are {interval}: say --interval"
-            )
         return Step(interval, f"the most common step, {share:.0%} of {len(steps):,}")
     return _by_name(named, f"the most common step between rows is {_spelled(common)}, {share:.0%} of {len(steps):,}")
 
