@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -49,7 +50,10 @@ class StoredHistory:
         page = decode_page(request)
         as_of = self._holdings.commit(request.as_of) if page is None else page.commit
         commit, plans = self._plans(request, as_of)
+        if page is not None and not page.resampled:
+            plans = [replace(found, used=()) for found in plans]
         made_from = {found.symbol: tuple(name_of(part) for part in found.used) for found in plans if found.used}
+        resampled = bool(made_from) if page is None else page.resampled
         selection = Selection(
             kind=request.kind,
             interval=request.interval,
@@ -59,20 +63,16 @@ class StoredHistory:
             source=request.source,
         )
         after = None if page is None else page.after
-        rows = Rows(
-            self._store.read,
-            segments_of(selection, plans, every=request.symbols is None),
-            after=after,
-            wanted=None if request.limit is None else request.limit + 1,
-            extras=bool(made_from),
-        )
+        segments = segments_of(selection, plans, every=request.symbols is None)
+        wanted = None if request.limit is None else request.limit + 1
+        rows = Rows(self._store.read, segments, after=after, wanted=wanted, extras=resampled)
         if as_of is None and (newest := rows.open_newest()) is not None:
             # One read is as of one commit by itself, and the newest is the quickest to read.
             commit = newest if commit is not None else None
         pager = None
         if request.limit is not None:
-            pager = Pager(request.limit, after, partial(encode_page, request, commit))
-        schema = pa.schema([*schema, *EXTRA_FIELDS]) if made_from else schema
+            pager = Pager(request.limit, after, partial(encode_page, request, commit, resampled))
+        schema = pa.schema([*schema, *EXTRA_FIELDS]) if resampled else schema
         return StoredAnswer(schema, commit or 0, rows, made_from=made_from, page=pager)
 
     def _plans(self, request: Request, as_of: int | None) -> tuple[int | None, list[Plan]]:

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 
 from tapehouse.calendars import timeline
 from tapehouse.errors import InvalidRequest, LimitExceeded, NotFound
-from tapehouse.model import DAY_NS, TIMESTAMP, Instrument, Interval, Kind
+from tapehouse.model import TIMESTAMP, Instrument, Interval, Kind
 from tapehouse.query.base import Limits, Request
 from tapehouse.query.holdings import Holdings
-from tapehouse.query.plan import check_symbols, name_of, resolve, stored_text
+from tapehouse.query.plan import check_symbols, name_of, reach_of, resolve, stored_text
 from tapehouse.resample import GROUP_MEASURES, MEASURES, check_measures
 from tapehouse.store.base import Aggregation, Selection, Series, Store
 
@@ -84,7 +84,7 @@ class Measures:
     def _span(self, job: Job, request: Request, bucket: Interval) -> tuple[int, int]:
         """The part of the request's span that can have rows; raises when it has too many buckets."""
         start, end = resolve(request, job.instrument)
-        reach = bucket.nanos + 2 * DAY_NS
+        reach = reach_of(bucket)
         start = max(start, min(series.first for series in job.series) - reach)
         end = max(start, min(end, max(series.last for series in job.series) + reach))
         if (count := (end - start) // bucket.nanos * len(job.series)) > self._limits.buckets:

@@ -21,17 +21,22 @@ _MAX_TOKEN_LENGTH = 1_024
 
 
 class Page(msgspec.Struct, frozen=True, array_like=True):
-    """Where to go on: after `after`, as of `commit` (None when the store does not remember)."""
+    """Where to go on: after `after`, as of `commit` (None when the store does not remember).
+
+    `resampled` says whether the pages have the columns of resampled bars: what is written between two pages does not
+    change what they look like.
+    """
 
     version: int
     fingerprint: bytes
     commit: int | None
+    resampled: bool
     after: Key
 
 
-def encode_page(request: Request, commit: int | None, after: Key) -> str:
+def encode_page(request: Request, commit: int | None, resampled: bool, after: Key) -> str:
     """The token of the page after this one."""
-    body = msgspec.msgpack.encode(Page(_VERSION, _fingerprint(request), commit, after))
+    body = msgspec.msgpack.encode(Page(_VERSION, _fingerprint(request), commit, resampled, after))
     return base64.urlsafe_b64encode(_checksum(body) + body).rstrip(b"=").decode()
 
 

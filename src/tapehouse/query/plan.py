@@ -58,8 +58,13 @@ def _parts(interval: Interval | None, held: Sequence[Series]) -> tuple[Series, .
 
 def _reaches(part: Series, start: int, end: int, interval: Interval) -> bool:
     """Whether the series may have rows in a bucket stamped in the span; errs on the side of yes."""
-    reach = interval.nanos + 2 * DAY_NS if interval.by_calendar else interval.nanos
+    reach = reach_of(interval)
     return part.first < end + reach and part.last >= start - reach
+
+
+def reach_of(interval: Interval) -> int:
+    """Nanoseconds that surely hold the way from a bar's stamp to any of its parts, whatever the calendar."""
+    return interval.nanos + 2 * DAY_NS if interval.by_calendar else interval.nanos
 
 
 def resolve(request: Request, instrument: Instrument) -> tuple[int, int]:

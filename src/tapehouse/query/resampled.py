@@ -16,15 +16,14 @@ import numpy as np
 import pyarrow as pa
 
 from tapehouse.calendars import Buckets, Timeline, Timetable, timeline
-from tapehouse.model import DAY_NS, NAME, TIMESTAMP, Interval, Kind, read_schema
-from tapehouse.query.plan import Plan
+from tapehouse.model import NAME, TIMESTAMP, Interval, Kind, read_schema
+from tapehouse.query.plan import Plan, reach_of
 from tapehouse.resample import UNKNOWN_TRADES, Rows, choose, resample
 from tapehouse.store.base import Reading, Selection, Series
 
 EXTRA_FIELDS = (pa.field("made_from", NAME, nullable=False), pa.field("complete", pa.bool_(), nullable=False))
 """The columns that an answer with resampled bars ends with."""
 
-_CHUNK_ROWS = 250_000
 _CHUNK_BUCKETS = 100_000
 # A read costs about as much as reading this many rows more: what lies between two needed spans is read with them
 # when it is less.
@@ -67,21 +66,17 @@ class Resampling:
     def _chunks(self, newest_first: bool, limit: int | None) -> Iterator[tuple[int, int]]:
         """Adjacent spans over all that may have rows, in order; small ones first when only some rows are wanted."""
         held = [*self._plan.used, *([self._plan.stored] if self._plan.stored else [])]
-        reach = self._interval.nanos + 2 * DAY_NS
+        reach = reach_of(self._interval)
         start = max(self._plan.start, min(series.first for series in held) - reach)
         end = min(self._plan.end, max(series.last for series in held) + reach)
-        widest = self._widest(held)
-        width = widest if limit is None else min(widest, (limit + 1) * self._interval.nanos)
+        width = widest = _CHUNK_BUCKETS * self._interval.nanos
+        if limit is not None:
+            width = min(widest, (limit + 1) * self._interval.nanos)
         while start < end:
             middle = max(start, end - width) if newest_first else min(end, start + width)
             yield (middle, end) if newest_first else (start, middle)
             start, end = (start, middle) if newest_first else (middle, end)
             width = min(widest, 2 * width)
-
-    def _widest(self, held: list[Series]) -> int:
-        per_row = min((series.last - series.first) // series.rows for series in held)
-        rows_fit = max(per_row, 1) * _CHUNK_ROWS
-        return max(min(rows_fit, self._interval.nanos * _CHUNK_BUCKETS), self._interval.nanos)
 
     def _chunk(self, start: int, end: int) -> pa.Table:
         buckets = self._timeline.buckets(self._interval, start, end)
