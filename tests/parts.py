@@ -20,15 +20,18 @@ class Part(NamedTuple):
 
     programs: tuple[str, ...]
     packages: tuple[str, ...]
+    root: bool = False
 
     def missing(self) -> list[str]:
         """The programs that are not there."""
-        return [program for program in self.programs if shutil.which(program) is None]
+        programs = [program for program in self.programs if shutil.which(program) is None]
+        return [*programs, *(["root"] if self.root and os.geteuid() != 0 else [])]
 
 
 PARTS = {
     "browser": Part(("chromium", "chromedriver"), ("chromium", "chromium-driver", "fonts-dejavu-core")),
     "strace": Part(("strace",), ("strace",)),
+    "mount": Part(("mount", "umount"), ("mount",), root=True),
 }
 """Marker -> what its tests need."""
 

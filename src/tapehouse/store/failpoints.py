@@ -1,7 +1,7 @@
 """Named places at which a test kills, stops or fails the process, to show that what stands there survives it.
 
-`TAPEHOUSE_FAILPOINTS=name=kill;name=error;name=full` arms them: `kill` sends SIGKILL to this process, `error` raises an
-I/O error, `full` raises the error of a full disk, and `kill@3` acts on the third time that the place is passed.
+`_TAPEHOUSE_FAILPOINTS=name=kill;name=error;name=full` arms them: `kill` sends SIGKILL to this process, `error` raises
+an I/O error, `full` raises the error of a full disk, and `kill@3` acts on the third time that the place is passed.
 Disarmed, a failpoint costs one look-up in an empty dictionary.
 """
 
@@ -11,7 +11,7 @@ import errno
 import os
 import signal
 
-ENVIRONMENT = "TAPEHOUSE_FAILPOINTS"
+ENVIRONMENT = "_TAPEHOUSE_FAILPOINTS"
 
 
 def _armed(text: str) -> dict[str, tuple[str, int]]:

@@ -114,10 +114,15 @@ class Compactor:
 
     def _compact_span(self, dataset: Dataset, span: int) -> _Swap:
         snapshot, release = self._engine.pinned()
+        first_id = self._engine.next_file_id
         try:
-            written, replaced, moved = self._write_files(snapshot, dataset, span)
-            failpoint("compact.files.synced")
-            self._swap(snapshot, dataset, span, written, replaced, moved)
+            with faults(f"compact {dataset.folder(span)}"):
+                written, replaced, moved = self._write_files(snapshot, dataset, span)
+                failpoint("compact.files.synced")
+                self._swap(snapshot, dataset, span, written, replaced, moved)
+        except BaseException:
+            self._engine.sweep(first_id)  # older ones may have readers yet
+            raise
         finally:
             release()
         return _Swap(dataset, span, written, replaced)
@@ -140,13 +145,8 @@ class Compactor:
         replaced = [] if beside else _sharing(files, touched | deleted)
         symbols = touched | {symbol for file in replaced for symbol in file.symbols.tolist()}
         writer = _SpanWriter(self._engine, dataset, span)
-        try:
-            with faults(f"compact {dataset.folder(span)}"):
-                moved = self._split(snapshot, dataset, span, symbols, writer, archived=not beside)
-                return writer.finish(), replaced, moved
-        except BaseException:
-            writer.abandon()
-            raise
+        moved = self._split(snapshot, dataset, span, symbols, writer, archived=not beside)
+        return writer.finish(), replaced, moved
 
     def _may_stand_beside(
         self, snapshot: Snapshot, dataset: Dataset, span: int, files: Sequence[ArchiveFile], touched: Iterable[int]
@@ -308,11 +308,6 @@ class _SpanWriter:
         if self._history:
             self._flush_history()
         return self._written
-
-    def abandon(self) -> None:
-        """Delete what was written."""
-        for file in self._written:
-            (self._engine.folder / file.path).unlink(missing_ok=True)
 
 
 def is_due(state: HotSpan, now: float, *, settled: bool) -> bool:

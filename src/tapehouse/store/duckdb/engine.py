@@ -73,7 +73,7 @@ class Engine:
         self.reader = FileReader(self.folder, lambda name: self.sources.ids[name])
         self.next_file_id = 1 + max((file.id for file in self.files()), default=0)
         self._finish_purges()
-        self._sweep()
+        self.sweep()
         self._check_files()
         self.load_indexes()
 
@@ -88,12 +88,13 @@ class Engine:
                 for _ in hot.purge(self.connection, shelf, dataset, list(shelf.floors)):
                     pass
 
-    def _sweep(self) -> None:
-        """Delete archive files that no commit registered: a compaction was killed before, or after it replaced them."""
+    def sweep(self, first_id: int = 0) -> None:
+        """Delete files from that number on which are not registered: a compaction failed or was killed before it
+        swapped them in, or after it swapped them out."""
         registered = {file.path for file in self.files()}
         for root in ("archive", "history"):
             for path in (self.folder / root).rglob("*.parquet"):
-                if path.relative_to(self.folder).as_posix() not in registered:
+                if path.relative_to(self.folder).as_posix() not in registered and int(path.stem) >= first_id:
                     log.info("swept the unregistered file %s", path)
                     path.unlink()
 
@@ -150,7 +151,8 @@ class Engine:
             if error is None:
                 raise
             raise error from exc
-        self._sync_wal()
+        with faults(what):
+            self._sync_wal()
         failpoint("store.transaction.committed")
 
     def _roll_back(self) -> None:
@@ -161,9 +163,12 @@ class Engine:
         except duckdb.FatalException as exc:
             # After an I/O error in a commit DuckDB refuses all further work until the file is opened again.
             log.warning("opening the database again after: %s", exc)
-            with self._queries.none():
-                self._disconnect()
-                self._open()
+            self._reopen()
+
+    def _reopen(self) -> None:
+        with self._queries.none():
+            self._disconnect()
+            self._open()
 
     def _disconnect(self) -> None:
         for cursor in self._cursors:  # the database stays open while any of them is
@@ -174,9 +179,14 @@ class Engine:
         """DuckDB fsyncs its write-ahead log, but not the folder when it makes a new one."""
         wal = self.folder / f"{DATABASE}.wal"
         inode = wal.stat().st_ino if wal.exists() else 0
-        if inode != self._wal_inode:
+        if inode == self._wal_inode:
+            return
+        try:
             sync(self.folder)
             self._wal_inode = inode
+        except OSError:
+            self._reopen()  # it is committed, though perhaps not durable: know what is really there
+            raise
 
     def checkpoint(self) -> None:
         """Have the database give back the space of deleted rows, and its file shrink when most of it is free."""
