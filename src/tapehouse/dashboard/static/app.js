@@ -104,6 +104,7 @@ function keptRange(series) {
 
 async function show({ symbol, mode = view.mode, range }) {
   notice.clear();
+  clearTimeout(addressTimer);
   const { series } = symbols.get(symbol);
   list.current = symbol;
   intervals.series = series;
@@ -157,7 +158,7 @@ function describe() {
 
 function rememberAddress() {
   clearTimeout(addressTimer);
-  addressTimer = setTimeout(() => view.range && address.write(view), ADDRESS_MS);
+  if (view.range) address.write(view);
 }
 
 function shown({ detail }) {
@@ -170,13 +171,15 @@ function shown({ detail }) {
   byId("status").textContent = text;
   if (detail.clamped) notice.tell("No bars there.", "These are the nearest.");
   moved();
+  rememberAddress();
 }
 
 function moved() {
   hovered = null;
   describe();
   coverage.range = view.range;
-  rememberAddress();
+  clearTimeout(addressTimer);
+  addressTimer = setTimeout(rememberAddress, ADDRESS_MS);
 }
 
 function empty() {
