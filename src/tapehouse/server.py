@@ -310,8 +310,9 @@ class Background:
 
     def close(self) -> None:
         """Answer what has come in, then stop; the store stays open. Idempotent."""
-        if self._stop is not None:
-            self._stop()
+        stop, self._stop = self._stop, None
+        if stop is not None and self._thread.is_alive():
+            stop()
         self._thread.join()
 
     def _run(self, store: Store, socket_path: Path, settings: Settings) -> None:

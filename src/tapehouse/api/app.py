@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -76,7 +77,7 @@ def create_app(
     app.state.context = context
     over_tcp: ASGIApp = app
     if settings.allowed_origins:
-        over_tcp = _with_cors(app, settings.allowed_origins)
+        over_tcp = _with_cors(app, [origin.rstrip("/").lower() for origin in settings.allowed_origins])
     return Api(
         over_tcp=ops.Observed(Gate(over_tcp, settings, keys), context),
         over_socket=ops.Observed(FromSocket(app), context),
@@ -109,7 +110,7 @@ def _with_routes(page: Page | None) -> FastAPI:
     return app
 
 
-def _with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
+def _with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
     return CORSMiddleware(
         app,
         allow_origins=origins,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -108,7 +108,7 @@ class _Rows:
 class _Sending:
     """An answer that is encoded step by step, by one thread at a time, though not always the same."""
 
-    def __init__(self, rows: _Rows, pieces: Iterator[bytes], close: Callable[[], None]) -> None:
+    def __init__(self, rows: _Rows, pieces: Generator[bytes], close: Callable[[], None]) -> None:
         self.rows = rows
         self.done = False
         self._pieces = pieces
@@ -132,6 +132,7 @@ class _Sending:
         """Let go of the answer, once the step that may be running is over."""
         with self._lock:
             self.done = True
+            self._pieces.close()
             self._close()
 
 
@@ -157,19 +158,25 @@ async def answer_table(here: Context, request: Request, wanted: Wanted, ask: Cal
 
 
 def _open(here: Context, format_: Format, wanted: Wanted, answer: Answer, whole: bool) -> _Sending:
-    try:
-        rows = _Rows(answer.schema, _counted(here, answer), answer.commit, answer.made_from)
-        if whole:
-            rows.batches = _gathered(rows.batches, here.settings.max_page_rows)
-            rows.next_page = answer.next_page
-            answer.close()
-        return _Sending(rows, _encoded(rows, format_, wanted), answer.close)
-    except BaseException:
+    batches = _counted(here, answer)
+
+    def close() -> None:
+        batches.close()
         answer.close()
+
+    try:
+        rows = _Rows(answer.schema, batches, answer.commit, answer.made_from)
+        if whole:
+            rows.batches = _gathered(batches, here.settings.max_page_rows)
+            rows.next_page = answer.next_page
+            close()
+        return _Sending(rows, _encoded(rows, format_, wanted), close)
+    except BaseException:
+        close()
         raise
 
 
-def _counted(here: Context, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _counted(here: Context, batches: Iterable[pa.RecordBatch]) -> Generator[pa.RecordBatch]:
     for batch in batches:
         here.metrics.rows_served.inc(batch.num_rows)
         yield batch
@@ -190,7 +197,7 @@ def _gathered(batches: Iterable[pa.RecordBatch], most: int) -> list[pa.RecordBat
     return gathered
 
 
-def _encoded(rows: _Rows, format_: Format, wanted: Wanted) -> Iterator[bytes]:
+def _encoded(rows: _Rows, format_: Format, wanted: Wanted) -> Generator[bytes]:
     if format_ is Format.CSV:
         return encode_csv(rows.schema, rows.batches, wanted.times)
     if format_ is Format.ARROW:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
@@ -39,7 +39,7 @@ Batches = Iterable[pa.RecordBatch]
 
 def encode_columns(
     table: pa.Table, head: Mapping[str, Any], tail: Mapping[str, Any], times: Times = Times.RFC3339
-) -> Iterator[bytes]:
+) -> Generator[bytes]:
     """`{...head, "columns": {name: [...]}, ...tail}`."""
     yield _opening(head) + b'"columns":{'
     for number, name in enumerate(table.column_names):
@@ -53,7 +53,7 @@ def encode_columns(
 
 def encode_rows(
     batches: Batches, head: Mapping[str, Any], tail: Mapping[str, Any], times: Times = Times.RFC3339
-) -> Iterator[bytes]:
+) -> Generator[bytes]:
     """`{...head, "rows": [{name: value, ...}], ...tail}`."""
     yield _opening(head) + b'"rows":['
     separator = b""
@@ -65,7 +65,7 @@ def encode_rows(
     yield b"]" + _closing(tail)
 
 
-def encode_csv(schema: pa.Schema, batches: Batches, times: Times = Times.RFC3339) -> Iterator[bytes]:
+def encode_csv(schema: pa.Schema, batches: Batches, times: Times = Times.RFC3339) -> Generator[bytes]:
     """A header line, then a line per row; null is empty."""
     yield ",".join(schema.names).encode() + b"\n"
     for piece in _pieces(batches):
@@ -73,7 +73,7 @@ def encode_csv(schema: pa.Schema, batches: Batches, times: Times = Times.RFC3339
         yield _csv_lines(pa.record_batch(columns, names=schema.names))
 
 
-def encode_stream(schema: pa.Schema, batches: Batches) -> Iterator[bytes]:
+def encode_stream(schema: pa.Schema, batches: Batches) -> Generator[bytes]:
     """The Arrow IPC stream."""
     sink = _Sink()
     with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema) as writer:
@@ -84,7 +84,7 @@ def encode_stream(schema: pa.Schema, batches: Batches) -> Iterator[bytes]:
     yield sink.taken()
 
 
-def encode_file(table: pa.Table) -> Iterator[bytes]:
+def encode_file(table: pa.Table) -> Generator[bytes]:
     """The Arrow IPC file; whole, since the format allows one dictionary a column."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
