@@ -32,10 +32,11 @@ START_LIMIT_S = 30.0
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the examples, loaded into its `data`."""
+    """A folder with the examples, loaded into its `data` and settled."""
     folder = tmp_path_factory.mktemp("reader")
     shutil.copytree(ROOT / "examples", folder / "examples")
     _run("tapehouse load examples/data/us-daily.csv.gz --instruments examples/instruments.toml", folder, {})
+    _run("tapehouse compact --everything", folder, {})
     return folder
 
 
