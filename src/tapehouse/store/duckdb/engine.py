@@ -29,7 +29,7 @@ log = logging.getLogger("tapehouse.store")
 
 CHECKPOINT_MB = 256
 """The write-ahead log grows to this at most: the next start replays it."""
-SHRINK_BLOCKS = 64
+SHRINK_BLOCKS = 16
 """Free blocks (of 256 kB) of the database file that are worth a copy of what is in use."""
 
 
