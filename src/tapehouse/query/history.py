@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from tapehouse.errors import NotSupported
@@ -91,19 +91,29 @@ class StoredHistory:
     def latest(self, kind: Kind, symbols: Sequence[str] | None, interval: Interval | None) -> pa.Table:
         """See `History.latest`."""
         names = check_symbols(symbols, self._limits)
+        if kind is Kind.BARS and interval is None:
+            return self._latest_of_any(names)
+        _, plans = self._plans(Request(kind=kind, interval=interval, symbols=names), None)
+        made = [found.symbol for found in plans if found.used]
+        stored = sorted({found.symbol for found in plans} - set(made))
+        tables: list[pa.Table] = [self._store.latest(kind, stored, interval=interval)]
+        for symbol in made:
+            one = Request(kind=kind, interval=interval, symbols=(symbol,), newest_first=True, limit=1)
+            tables.append(self.read(one).table().select(tables[0].column_names))
+        return _by_symbol(tables)
+
+    def _latest_of_any(self, names: Sequence[str] | None) -> pa.Table:
         _, held = self._holdings.series(names, None)
         if names is not None:
             self._holdings.check_known(names, held)
-        if kind is not Kind.BARS or interval is not None:
-            check_interval(Request(kind=kind, interval=interval), held)
-            return self._store.latest(kind, names, interval=interval)
-        stored = {s.interval for found in held.values() for s in found if s.interval is not None}
-        tables = [
-            _with_interval(self._store.latest(kind, names, interval=known), known)
-            for known in Interval
-            if known in stored
-        ]
-        return _newest(tables)
+        stored = {series.interval for found in held.values() for series in found}
+        return _newest(
+            [
+                _with_interval(self._store.latest(Kind.BARS, names, interval=interval), interval)
+                for interval in Interval
+                if interval in stored
+            ]
+        )
 
     def symbols(self, pattern: str | None = None) -> list[str]:
         """See `History.symbols`."""
@@ -161,12 +171,17 @@ def _with_interval(table: pa.Table, interval: Interval) -> pa.Table:
     return table.append_column(_INTERVAL_FIELD, names.cast(NAME))
 
 
+def _by_symbol(tables: Sequence[pa.Table]) -> pa.Table:
+    every = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+    symbols = every["symbol"].to_pylist()
+    return every.take(pa.array(sorted(range(len(symbols)), key=lambda row: symbols[row]), pa.int64()))
+
+
 def _newest(tables: Sequence[pa.Table]) -> pa.Table:
     """Of each symbol the newest row of the tables, which come from fine to coarse; of equal ones the finest."""
     schema = read_schema(Kind.BARS, None).append(_INTERVAL_FIELD)
     every = pa.concat_tables([schema.empty_table(), *tables]).unify_dictionaries().combine_chunks()
-    symbols = np.array(every["symbol"].to_pylist(), object)
-    times = every["timestamp"].cast(pa.int64()).to_numpy()
-    order = np.lexsort((-times, symbols))
-    first = np.flatnonzero(np.append(True, symbols[order][1:] != symbols[order][:-1])[: len(order)])
-    return every.take(order[first])
+    symbols, times = every["symbol"].to_pylist(), every["timestamp"].cast(pa.int64()).to_pylist()
+    order = sorted(range(len(symbols)), key=lambda row: (symbols[row], -times[row]))
+    newest = [next(rows) for _, rows in groupby(order, key=lambda row: symbols[row])]
+    return every.take(pa.array(newest, pa.int64()))
