@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import measure, report
+from benchmarks import measure, peers, report
 from benchmarks.bench import FOLDER, Bench
 from benchmarks.data import Scale
 from benchmarks.measure import Result
@@ -63,11 +63,14 @@ def _bench(arguments: argparse.Namespace) -> Bench:
 
 
 def make_data(bench: Bench) -> None:
-    """All files, one after another; what is there stays."""
+    """All files and the peers' databases, one after another; what is there stays."""
     files = bench.files
     for make in (files.stocks, files.stocks_csv, files.stocks_by_day, files.adjusted, files.crypto, files.trades):
         path: Path = make()
         print(f"{path.name}: {path.stat().st_size / 2**20:,.0f} MiB", flush=True)
+    for name, opened in peers.READERS.items():
+        opened(files).close()
+        print(f"{name}: ready", flush=True)
 
 
 def _run_one(name: str, bench: Bench) -> None:
