@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks import measure, ours, peers
 from benchmarks.bench import Bench
 from benchmarks.measure import Figure
@@ -44,7 +46,7 @@ def check_answers(readers: dict[str, Any], questions: list[Question]) -> None:
         expected = answers[ours.NAME]
         assert len(expected), f"no rows for {question}"
         for name, answer in answers.items():
-            assert (answer == expected).all(), f"{name} answers {question} differently"
+            assert np.array_equal(answer, expected), f"wrong answers: {name} and {ours.NAME} differ for {question}"
 
 
 def time_reads(readers: dict[str, Any], questions: list[Question], *, forget: bool) -> dict[str, list[float]]:
