@@ -2,7 +2,7 @@
 
     a thread reads and splits ──► threads parse and validate ──► this one merges, numbers, quarantines and writes
 
-At most `depth` blocks are anywhere between being read and being merged, so that memory does not grow with the file.
+Only a few blocks are anywhere between being read and being merged, so that memory does not grow with the file.
 """
 
 from __future__ import annotations
@@ -19,16 +19,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import Any
 
 import msgspec
 import pyarrow as pa
 
 from tapehouse import errors
+from tapehouse.bulk.account import FileLoad
 from tapehouse.bulk.base import (
     Counts,
-    FileReport,
-    Format,
     LoadOptions,
     LoadReport,
     OnProgress,
@@ -37,17 +35,14 @@ from tapehouse.bulk.base import (
     RecognisedFile,
     Writer,
 )
-from tapehouse.bulk.formats import parquet
-from tapehouse.bulk.formats.files import PIECE_BYTES, text_pieces
-from tapehouse.bulk.formats.split import split
-from tapehouse.bulk.formats.text import Parsed, TextParser
-from tapehouse.bulk.ordinals import Ordinals
+from tapehouse.bulk.formats.blocks import blocks_of
+from tapehouse.bulk.formats.text import Parsed
 from tapehouse.bulk.plan import plan
 from tapehouse.bulk.progress import Pace
 from tapehouse.bulk.quarantine import QuarantineFile
 from tapehouse.bulk.validate import Judge
 from tapehouse.errors import InvalidData, TapehouseError
-from tapehouse.model import Commit, Instrument, Kind
+from tapehouse.model import Instrument
 
 _POLL_S = 0.1
 
@@ -113,73 +108,6 @@ class _End(msgspec.Struct, frozen=True):
     problem: Problem | None = None
 
 
-class _File:
-    """One file while it is loaded: rows that wait to be written, and what became of those before."""
-
-    def __init__(self, file: RecognisedFile, quarantine: QuarantineFile) -> None:
-        self.file = file
-        self.report = FileReport(file=file, counts=Counts(), problem=file.problem)
-        self.quarantine = quarantine
-        self.abandoned = False
-        self.bytes_done = 0
-        self._ordinals = Ordinals(file.kind or Kind.BARS)
-        self._waiting: list[pa.Table] = []
-        self._remarks: dict[str, int] = {}
-        self._started = time.perf_counter()
-        self._ended = file.problem is not None
-
-    def take(self, parsed: Parsed) -> None:
-        """Take in a block, in the order of the file."""
-        counts = self.report.counts
-        counts.read += parsed.rows
-        counts.quarantined += parsed.bad_rows
-        counts.unwritten += parsed.table.num_rows
-        self.quarantine.add(parsed.bad())
-        for what, rows in parsed.remarks.items():
-            self._remarks[what] = self._remarks.get(what, 0) + rows
-        if parsed.table.num_rows:
-            self._waiting.append(self._ordinals.add(parsed.table))
-        self.bytes_done = max(self.bytes_done, parsed.source_bytes)
-
-    def batch(self, rows: int) -> pa.Table | None:
-        """The rows that wait, once there are that many."""
-        waiting = sum(table.num_rows for table in self._waiting)
-        if waiting < max(rows, 1):
-            return None
-        tables, self._waiting = self._waiting, []
-        return pa.concat_tables(tables).unify_dictionaries()
-
-    def written(self, rows: int, commit: Commit) -> None:
-        counts = self.report.counts
-        counts.unwritten -= rows
-        counts.inserted += commit.inserted
-        counts.replaced += commit.replaced
-        counts.unchanged += commit.unchanged
-        counts.rejected += commit.rejected
-        counts.commits += bool(commit.inserted or commit.replaced or commit.rejected)
-
-    def too_many_bad(self, options: LoadOptions) -> bool:
-        counts = self.report.counts
-        return counts.quarantined >= options.max_bad_rows and counts.quarantined > counts.read * options.max_bad_share
-
-    def end(self, problem: Problem | None) -> None:
-        """Close the file's report; idempotent."""
-        if self._ended:
-            return
-        self._ended = True
-        self.quarantine.close()
-        report = self.report
-        report.problem = report.problem or problem
-        report.rejections = sorted(self.quarantine.rejections.values(), key=lambda each: -each.rows)
-        report.quarantine = None if self.quarantine.path is None else str(self.quarantine.path)
-        if self._ordinals.uncertain:
-            what = "come after later ones, too far to tell whether equal rows are repeats; they were taken as repeats"
-            self._remarks[what] = self._ordinals.uncertain
-        report.notes = [f"{rows:,} rows {what}" for what, rows in self._remarks.items()]
-        report.seconds = time.perf_counter() - self._started
-        self.bytes_done = self.file.size
-
-
 class _Load:
     """One load."""
 
@@ -194,17 +122,21 @@ class _Load:
     ) -> None:
         self._batch = options.batch or _new_batch()
         self._folder = quarantine_dir / self._batch
-        self._files = [_File(file, QuarantineFile(self._folder, file.name)) for file in files]
+        self._files = [
+            FileLoad(number, file, QuarantineFile(self._folder, file.name)) for number, file in enumerate(files, 1)
+        ]
+        self._bytes_total = sum(file.size for file in files)
+        self._bytes_done = self._quarantined = 0
         self._writer, self._options, self._instruments, self._progress = writer, options, instruments, progress
         self._threads = options.threads or os.cpu_count() or 1
         self._slots = threading.Semaphore(2 * self._threads + 1)
-        self._blocks: SimpleQueue[tuple[_File, Future[Parsed] | _End] | None] = SimpleQueue()
+        self._blocks: SimpleQueue[tuple[FileLoad, Future[Parsed] | _End] | None] = SimpleQueue()
         self._stop = threading.Event()
         self._interrupted = False
         self._failure: BaseException | None = None
         self._head = self._rows = 0
         self._started = time.perf_counter()
-        self._pace = Pace(self._started, sum(file.size for file in files))
+        self._pace = Pace(self._started, self._bytes_total)
 
     def interrupt(self) -> None:
         """Stop after the write that runs; may be called from a signal handler."""
@@ -240,10 +172,10 @@ class _Load:
         finally:
             self._blocks.put(None)
 
-    def _read_file(self, file: _File, pool: ThreadPoolExecutor) -> _End:
+    def _read_file(self, file: FileLoad, pool: ThreadPoolExecutor) -> _End:
         judge = Judge(file.file, self._instruments)
         try:
-            for parse, block in _blocks(file.file, judge, self._options):
+            for parse, block in blocks_of(file.file, judge, self._options):
                 while not self._slots.acquire(timeout=_POLL_S):
                     if self._stop.is_set():
                         return _End()
@@ -266,14 +198,14 @@ class _Load:
             try:
                 parsed = block.result()
             except pa.ArrowException as exc:
-                self._abandon(file, Problem(InvalidData.code, f"{file.file.name} cannot be read on: {exc}"))
+                file.abandon(Problem(InvalidData.code, f"{file.file.name} cannot be read on: {exc}"))
                 continue
             finally:
                 self._slots.release()
             if not file.abandoned:
                 self._take(file, parsed)
 
-    def _next(self) -> tuple[_File, Future[Parsed] | _End] | None:
+    def _next(self) -> tuple[FileLoad, Future[Parsed] | _End] | None:
         while not self._interrupted:
             try:
                 return self._blocks.get(timeout=_POLL_S)
@@ -281,21 +213,17 @@ class _Load:
                 continue
         return None
 
-    def _take(self, file: _File, parsed: Parsed) -> None:
+    def _take(self, file: FileLoad, parsed: Parsed) -> None:
         file.take(parsed)
         self._rows += parsed.rows
-        if file.too_many_bad(self._options):
-            self._abandon(file, _too_many_bad(file))
+        self._quarantined += parsed.bad_rows
+        if problem := file.too_many_bad(self._options):
+            file.abandon(problem)
             return
         self._write(file, self._options.batch_rows)
         self._tell(file)
 
-    @staticmethod
-    def _abandon(file: _File, problem: Problem) -> None:
-        file.abandoned = True
-        file.report.problem = file.report.problem or problem
-
-    def _write(self, file: _File, rows: int) -> None:
+    def _write(self, file: FileLoad, rows: int) -> None:
         if file.file.kind is None or file.abandoned or (table := file.batch(rows)) is None:
             return
         commit = self._writer.write(
@@ -310,20 +238,20 @@ class _Load:
         file.written(table.num_rows, commit)
         self._head = commit.number if file.report.counts.commits else self._head
 
-    def _tell(self, file: _File) -> None:
+    def _tell(self, file: FileLoad) -> None:
         if self._progress is None:
             return
-        done = sum(each.bytes_done for each in self._files)
-        self._pace.mark(time.perf_counter(), done, self._rows)
+        self._bytes_done += file.advance()
+        self._pace.mark(time.perf_counter(), self._bytes_done, self._rows)
         self._progress(
             Progress(
                 file=file.file.name,
-                file_number=self._files.index(file) + 1,
+                file_number=file.number,
                 files=len(self._files),
-                bytes_done=done,
-                bytes_total=sum(each.file.size for each in self._files),
+                bytes_done=self._bytes_done,
+                bytes_total=self._bytes_total,
                 rows=self._rows,
-                quarantined=sum(each.report.counts.quarantined for each in self._files),
+                quarantined=self._quarantined,
                 rows_per_s=self._pace.rows_per_s,
                 eta_s=self._pace.eta_s,
             )
@@ -357,42 +285,3 @@ class _Load:
 
 def _new_batch() -> str:
     return f"load-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-
-
-def _blocks(file: RecognisedFile, judge: Judge, options: LoadOptions) -> Iterator[tuple[Callable[[Any], Parsed], Any]]:
-    """The blocks of a file, each with what parses it."""
-    if file.format is Format.PARQUET:
-        parse_part = parquet.ParquetParser(file, judge)
-        yield from ((parse_part, part) for part in parquet.parts(file))
-    elif file.dialect is not None:
-        parse = TextParser(file, judge)
-        piece_bytes = min(PIECE_BYTES, options.block_bytes)
-        pieces = text_pieces(Path(file.path), file.member, file.compression, file.dialect, piece_bytes)
-        pieces = _without_lines(pieces, file.dialect.skip)
-        yield from ((parse, block) for block in split(pieces, options.block_bytes, file.dialect.skip + 1))
-
-
-def _without_lines(pieces: Iterator[tuple[bytes, int]], lines: int) -> Iterator[tuple[bytes, int]]:
-    """The text after its first lines."""
-    for piece, done in pieces:
-        rest = piece
-        while lines and rest:
-            newline = rest.find(b"\n")
-            lines -= newline >= 0
-            rest = rest[newline + 1 :] if newline >= 0 else b""
-        if rest:
-            yield rest, done
-
-
-def _too_many_bad(file: _File) -> Problem:
-    counts = file.report.counts
-    worst = max(file.quarantine.rejections.values(), key=lambda each: each.rows)
-    example = (
-        f", for example line {worst.examples[0].line:,}: {worst.examples[0].row[:120]!r}" if worst.examples else ""
-    )
-    return Problem(
-        InvalidData.code,
-        f"{file.file.name}: {counts.quarantined:,} of the first {counts.read:,} rows are bad, mostly since "
-        f"{worst.reason}{example}. The rest of the file was not read; mend the file or the options, "
-        "or allow more bad rows (max_bad_share)",
-    )

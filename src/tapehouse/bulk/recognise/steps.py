@@ -12,10 +12,10 @@ from tapehouse.errors import UnrecognisedFile
 from tapehouse.model import DAY_NS, Interval
 
 _WORDS = {
-    Interval.S1: ("1s", "1sec", "s1", "second"),
-    Interval.S5: ("5s", "5sec", "s5"),
-    Interval.S15: ("15s", "15sec", "s15"),
-    Interval.S30: ("30s", "30sec", "s30"),
+    Interval.S1: ("1s", "1sec", "second"),
+    Interval.S5: ("5s", "5sec"),
+    Interval.S15: ("15s", "15sec"),
+    Interval.S30: ("30s", "30sec"),
     Interval.M1: ("1m", "1min", "m1", "minute", "1minute", "minutes"),
     Interval.M5: ("5m", "5min", "m5", "5minute"),
     Interval.M15: ("15m", "15min", "m15", "15minute"),
