@@ -218,7 +218,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     """What changes when the file does."""
     try:
         found = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError:
         return (0, 0, 0)  # there, but not to be looked at: reading it says why
@@ -228,7 +228,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 def _read(path: Path) -> list[Key]:
     try:
         return msgspec.json.decode(path.read_bytes(), type=_File).keys
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as exc:
         raise InvalidSetting(f"cannot read the keys in {path}: {exc.strerror}", file=str(path)) from exc

@@ -132,6 +132,9 @@ class Observed:
         except Exception:
             # The problem document is sent already, or, in the middle of an answer, the server closes the connection.
             logger.exception("%s %s %s failed", request_id, scope["method"], scope["path"])
+        except asyncio.CancelledError:
+            # Only a server that stops cancels requests, and this is the end of this one.
+            logger.warning("%s %s %s was cut off: the server stops", request_id, scope["method"], scope["path"])
         finally:
             self._note(scope, status, time.perf_counter() - started_s, request_id)
 
