@@ -55,7 +55,7 @@ class Holdings:
             if not self._removed_since(commit):
                 return commit, _by_symbol(held)
             if as_of is not None:
-                return commit, _by_symbol(list(self._look(symbols, commit)))
+                return commit, _by_symbol(_widened([*held, *self._look(symbols, commit)]))
         return None, _by_symbol(self._store.coverage(None, symbols))
 
     def check_known(self, symbols: Sequence[str], series: dict[str, tuple[Series, ...]]) -> None:
@@ -142,6 +142,17 @@ def wildcard(pattern: str, single: str | None = None) -> re.Pattern[str]:
     """A pattern in which `*` is any text, and `single` (when given) any one character; all else is itself."""
     parts = [".*" if char == "*" else "." if char == single else re.escape(char) for char in pattern]
     return re.compile("".join(parts), re.DOTALL)
+
+
+def _widened(held: list[Series]) -> list[Series]:
+    """Each series once, with a span that holds the spans of all its mentions."""
+    found: dict[tuple[str, Kind, Interval | None], Series] = {}
+    for series in held:
+        known = found.setdefault((series.symbol, series.kind, series.interval), series)
+        found[series.symbol, series.kind, series.interval] = replace(
+            known, first=min(known.first, series.first), last=max(known.last, series.last)
+        )
+    return list(found.values())
 
 
 def _by_symbol(held: list[Series]) -> dict[str, tuple[Series, ...]]:

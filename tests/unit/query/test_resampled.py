@@ -14,6 +14,7 @@ from tests.unit.query.tables import Written, at, rows
 from tapehouse.errors import NotFound
 from tapehouse.model import HOUR_NS, MINUTE_NS, SECOND_NS, Instrument, Interval, Kind
 from tapehouse.query import StoredHistory, resampled
+from tapehouse.query import holdings as holdings_module
 from tapehouse.query.base import Request
 from tapehouse.query.resampled import whole_buckets
 from tapehouse.resample import Rows
@@ -193,6 +194,21 @@ def test_all_deleted_is_still_there_as_of_before(written: Written) -> None:
         written.rows("1h", symbols=("A",))
 
 
+def test_an_old_commit_is_read_the_same_when_what_came_since_is_too_long_to_look_through(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for symbol in ("A", "B"):
+        written.bars(symbol, "1m", MINUTES[:90])
+        written.bars(symbol, "1h", [HOUR_NS])
+        written.trades(symbol, [5 * HOUR_NS])
+    written.store.delete(Kind.BARS, ["A"], interval=Interval.H1)
+    found = [written.rows(interval, as_of=as_of) for interval in ("1m", "1h", "1d") for as_of in range(7)]
+    monkeypatch.setattr(holdings_module, "_MAX_COMMITS_TO_SCAN", 1)
+    assert [written.rows(interval, as_of=as_of) for interval in ("1m", "1h", "1d") for as_of in range(7)] == found
+    one = [written.rows("1d", symbols=("B",), as_of=as_of) for as_of in range(7)]
+    assert one == [[bar for bar in rows_ if bar["symbol"] == "B"] for rows_ in found[14:]]
+
+
 def test_parts_of_one_source(written: Written) -> None:
     written.bars("A", "1m", MINUTES[:60], source="x")
     written.bars("A", "1m", MINUTES[:30], source="y", volume=1.0)
@@ -278,6 +294,30 @@ def test_the_choice_of_source_agrees_with_a_plain_loop(written: Written) -> None
         if bar.get("made_from", "stored") != "stored":
             assert bar["made_from"] == best
             assert bar["complete"] == (shares[best] == 1)
+
+
+@given(
+    minutes=st.sets(st.integers(0, 40 * 1_440), min_size=1, max_size=40),
+    place=st.sampled_from([("XNYS", "America/New_York"), ("XLON", "Europe/London"), ("CMES", "America/Chicago")]),
+    season=st.sampled_from(["2024-02-20T00:00:00Z", "2024-10-10T00:00:00Z"]),
+    coarse=st.sampled_from(["1w", "1mo"]),
+)
+def test_weeks_and_months_of_days_are_those_of_minutes_where_clocks_change(
+    minutes: set[int], place: tuple[str, str], season: str, coarse: str
+) -> None:
+    instrument = Instrument(pattern="*", calendar=place[0], timezone=place[1])
+    fine, daily = Written(), Written()
+    for written in (fine, daily):
+        written.store.put_instruments([instrument])
+    fine.bars("A", "1m", [at(season) + minute * MINUTE_NS for minute in sorted(minutes)])
+    days = fine.rows("1d")
+    columns = {name: [bar[name] for bar in days] for name in ("open", "high", "low", "close", "volume")}
+    daily.bars("A", "1d", [bar["timestamp"] for bar in days], **columns)
+    unlike = {"made_from", "complete"}
+    assert [{k: v for k, v in bar.items() if k not in unlike} for bar in daily.rows(coarse)] == [
+        {k: v for k, v in bar.items() if k not in unlike} for bar in fine.rows(coarse)
+    ]
+    assert sum(bar["volume"] for bar in days) == 10 * len(minutes)
 
 
 @given(
