@@ -11,7 +11,9 @@ from typing import Protocol
 
 import msgspec
 import pyarrow as pa
+from msgspec.structs import force_setattr
 
+from tapehouse.errors import InvalidRequest
 from tapehouse.model import Commit, Interval, Kind, OnConflict
 
 
@@ -62,6 +64,23 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     threads: int | None = None
     block_bytes: int = 4 << 20
     batch_rows: int = 500_000
+
+    def __post_init__(self) -> None:
+        """Names are taken as what they name; raises `UnknownInterval` or `InvalidRequest`."""
+        if self.interval is not None:
+            force_setattr(self, "interval", Interval.parse(self.interval))
+        try:
+            force_setattr(self, "kind", None if self.kind is None else Kind(self.kind))
+            force_setattr(self, "on_conflict", OnConflict(self.on_conflict))
+        except ValueError as exc:
+            raise InvalidRequest(f"{exc}; expected one of {' '.join(Kind)} and of {' '.join(OnConflict)}") from exc
+        if not 0 <= self.max_bad_share <= 1:
+            raise InvalidRequest(f"max_bad_share is between 0 and 1, not {self.max_bad_share}")
+        if self.delimiter in ("\\t", "tab"):
+            force_setattr(self, "delimiter", "\t")
+        for option in ("delimiter", "decimal"):
+            if (sign := getattr(self, option)) is not None and len(sign.encode()) != 1:
+                raise InvalidRequest(f"{option} is one ASCII character, not {sign!r}")
 
 
 class Format(StrEnum):

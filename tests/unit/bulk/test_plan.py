@@ -12,7 +12,7 @@ import pytest
 
 from tapehouse import bulk
 from tapehouse.bulk.base import TimeStyle
-from tapehouse.errors import InvalidRequest, InvalidSymbol, InvalidTime, NotFound
+from tapehouse.errors import InvalidRequest, InvalidSymbol, InvalidTime, NotFound, UnknownInterval
 from tapehouse.model import Instrument, Interval, Kind
 from tapehouse.store.base import Selection
 from tapehouse.store.memory import MemoryStore
@@ -272,6 +272,11 @@ def test_the_symbol_from_the_folder(tmp_path: Path) -> None:
         ({"symbol": "a b"}, InvalidSymbol),
         ({"symbol_from": "("}, InvalidRequest),
         ({"encoding": "klingon"}, InvalidRequest),
+        ({"interval": "7m"}, UnknownInterval),
+        ({"kind": "candles"}, InvalidRequest),
+        ({"on_conflict": "fight"}, InvalidRequest),
+        ({"max_bad_share": 1.5}, InvalidRequest),
+        ({"delimiter": "||"}, InvalidRequest),
     ],
 )
 def test_options_that_make_no_sense_are_errors_of_the_call(

@@ -33,16 +33,25 @@ def time_type(times: Times) -> pa.DataType:
 
 
 def cast_or_null(texts: pa.Array, wanted: pa.DataType) -> pa.Array:
-    """Texts as another type, null where that fails; halved until what fails stands alone."""
+    """Texts as another type, null where that fails."""
     if texts.type == wanted:
         return texts
+    try:
+        return texts.cast(wanted)
+    except pa.ArrowInvalid:
+        encoded = texts.dictionary_encode()  # a million times 0000-00-00 is looked at once
+        return _halved(encoded.dictionary, wanted).take(encoded.indices)
+
+
+def _halved(texts: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """Halved until what fails stands alone."""
     try:
         return texts.cast(wanted)
     except pa.ArrowInvalid:
         if len(texts) == 1:
             return pa.nulls(1, wanted)
     half = len(texts) // 2
-    return pa.concat_arrays([cast_or_null(texts[:half], wanted), cast_or_null(texts[half:], wanted)])
+    return pa.concat_arrays([_halved(texts[:half], wanted), _halved(texts[half:], wanted)])
 
 
 def floats_of(texts: pa.Array, decimal: str = ".") -> pa.Array:

@@ -1,0 +1,58 @@
+"""Where bad rows go."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from tapehouse.bulk.base import BadRow
+from tapehouse.bulk.quarantine import QuarantineFile
+from tapehouse.errors import StoreError
+
+
+def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
+    file = QuarantineFile(tmp_path / "batch", "2024.csv")
+    rows = [BadRow(7, 'a,"b",c'), BadRow(9, "two\nlines"), BadRow(10, "\u00e9 \\xff")]
+    file.add([("some reason", row) for row in rows])
+    file.add([])
+    file.close()
+    file.close()
+    assert file.path == tmp_path / "batch" / "2024.csv.csv"
+    with file.path.open(newline="", encoding="utf-8") as opened:
+        assert list(csv.reader(opened)) == [
+            ["file", "line", "reason", "row"],
+            *(["2024.csv", str(row.line), "some reason", row.row] for row in rows),
+        ]
+
+
+def test_reasons_are_counted_with_a_few_examples(tmp_path: Path) -> None:
+    file = QuarantineFile(tmp_path, "x")
+    file.add([("odd" if line % 2 else "even", BadRow(line, "r" * 9_000)) for line in range(9)])
+    file.close()
+    assert {reason: each.rows for reason, each in file.rejections.items()} == {"even": 5, "odd": 4}
+    assert [row.line for row in file.rejections["even"].examples] == [0, 2, 4]
+    assert len(file.rejections["even"].examples[0].row) == 500
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a/b.csv", "..", "x" * 400, "sp ace\n.csv"])
+def test_a_name_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
+    file = QuarantineFile(tmp_path / "q", name)
+    file.add([("bad", BadRow(1, "row"))])
+    file.close()
+    assert file.path is not None
+    assert file.path.parent == tmp_path / "q"
+
+
+def test_without_bad_rows_there_is_no_file(tmp_path: Path) -> None:
+    file = QuarantineFile(tmp_path / "q", "x")
+    file.close()
+    assert file.path is None
+    assert not (tmp_path / "q").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match="bad rows cannot be written"):
+        QuarantineFile(tmp_path / "file" / "q", "x").add([("bad", BadRow(1, "row"))])
