@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
@@ -282,6 +282,7 @@ class AsyncClient:
 class AsyncFrameStream:
     """Frames, one after the other while the answer arrives; close it, exhaust it, or use it in an `async with`."""
 
+    schema: pa.Schema
     commit: int
     made_from: dict[str, tuple[str, ...]]
 
@@ -292,28 +293,41 @@ class AsyncFrameStream:
         self._operation = operation
         self._shape = shape
         self._open = AsyncExitStack()
-        self._arriving: Arriving[AsyncIterator[pa.RecordBatch]] | None = None
+        self._arriving: Arriving[AsyncGenerator[pa.RecordBatch, None]] | None = None
 
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        async with self:
-            assert self._arriving is not None
-            async for batch in self._arriving.batches:
-                rows = Rows(table=pa.Table.from_batches([batch]), commit=self.commit, made_from=self.made_from)
-                yield await asyncio.to_thread(self._shape.of, rows)
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        arriving = await self._entered()
+        over = True
+        try:
+            batch = await anext(arriving.batches)
+            over = False
+        finally:
+            if over:
+                await self.close()
+        rows = Rows(table=pa.Table.from_batches([batch]), commit=self.commit, made_from=self.made_from)
+        return await asyncio.to_thread(self._shape.of, rows)
 
     async def close(self) -> None:
         """Let go of the answer; idempotent."""
         await self._open.aclose()
 
     async def __aenter__(self) -> Self:
-        if self._arriving is None:
-            backend = await self._connected()
-            self._arriving = await self._open.enter_async_context(backend.batches(self._operation))
-            self.commit = self._arriving.commit
-            self.made_from = self._arriving.made_from
+        await self._entered()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
         await self._open.__aexit__(kind, error, tb)
+
+    async def _entered(self) -> Arriving[AsyncGenerator[pa.RecordBatch, None]]:
+        if self._arriving is None:
+            backend = await self._connected()
+            self._arriving = await self._open.enter_async_context(backend.batches(self._operation))
+            self.commit = self._arriving.commit
+            self.made_from = self._arriving.made_from
+            self.schema = self._arriving.schema
+        return self._arriving

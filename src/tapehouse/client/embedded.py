@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -164,11 +164,12 @@ class AsyncLocal:
         return await asyncio.to_thread(self._local.run, operation)
 
     @asynccontextmanager
-    async def batches(self, operation: Read) -> AsyncIterator[Arriving[AsyncIterator[pa.RecordBatch]]]:
+    async def batches(self, operation: Read) -> AsyncIterator[Arriving[AsyncGenerator[pa.RecordBatch, None]]]:
         """The rows, read as they are taken."""
         answer = await asyncio.to_thread(operation.answer, self._local)
         try:
-            yield Arriving(answer.schema, answer.commit, dict(answer.made_from), _in_thread(iter(answer)))
+            async with aclosing(_in_thread(iter(answer))) as batches:
+                yield Arriving(answer.schema, answer.commit, dict(answer.made_from), batches)
         finally:
             await asyncio.to_thread(answer.close)
 
@@ -176,7 +177,7 @@ class AsyncLocal:
         await asyncio.to_thread(self._local.close)
 
 
-async def _in_thread(batches: Iterator[pa.RecordBatch]) -> AsyncIterator[pa.RecordBatch]:
+async def _in_thread(batches: Iterator[pa.RecordBatch]) -> AsyncGenerator[pa.RecordBatch, None]:
     while (batch := await asyncio.to_thread(next, batches, None)) is not None:
         yield batch
 

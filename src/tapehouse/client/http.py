@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import httpx
@@ -109,7 +109,7 @@ class Shell:
             pieces = response.iter_bytes()
             while receiver.schema is None and (data := next(pieces, None)) is not None:
                 receiver.feed(data)
-            yield receiver.arriving(_batches(receiver, pieces))
+            yield receiver.arriving(_batches(self.server, receiver, pieces))
 
     def close(self) -> None:
         """Close the connections; idempotent."""
@@ -149,7 +149,7 @@ class AsyncShell:
                 return receiver.result()
 
     @asynccontextmanager
-    async def batches(self, operation: Operation[Any]) -> AsyncIterator[Arriving[AsyncIterator[pa.RecordBatch]]]:
+    async def batches(self, operation: Operation[Any]) -> AsyncIterator[Arriving[AsyncGenerator[pa.RecordBatch, None]]]:
         """The rows, decoded while they arrive."""
         with _translated(self.server):
             async with self._answered(operation.request()) as response:
@@ -157,7 +157,8 @@ class AsyncShell:
                 pieces = response.aiter_bytes()
                 while receiver.schema is None and (data := await anext(pieces, None)) is not None:
                     receiver.feed(data)
-                yield receiver.arriving(_async_batches(receiver, pieces))
+                async with aclosing(_async_batches(self.server, receiver, pieces)) as batches:
+                    yield receiver.arriving(batches)
 
     async def close(self) -> None:
         """Close the connections; idempotent."""
@@ -178,19 +179,23 @@ class AsyncShell:
             attempt += 1
 
 
-def _batches(receiver: RowsReceiver, pieces: Iterator[bytes]) -> Iterator[pa.RecordBatch]:
-    yield from receiver.take()
-    for data in pieces:
-        receiver.feed(data)
+def _batches(server: Server, receiver: RowsReceiver, pieces: Iterator[bytes]) -> Iterator[pa.RecordBatch]:
+    with _translated(server):
         yield from receiver.take()
-    receiver.check_end()
+        for data in pieces:
+            receiver.feed(data)
+            yield from receiver.take()
+        receiver.check_end()
 
 
-async def _async_batches(receiver: RowsReceiver, pieces: AsyncIterator[bytes]) -> AsyncIterator[pa.RecordBatch]:
-    for batch in receiver.take():
-        yield batch
-    async for data in pieces:
-        receiver.feed(data)
+async def _async_batches(
+    server: Server, receiver: RowsReceiver, pieces: AsyncIterator[bytes]
+) -> AsyncGenerator[pa.RecordBatch, None]:
+    with _translated(server):
         for batch in receiver.take():
             yield batch
-    receiver.check_end()
+        async for data in pieces:
+            receiver.feed(data)
+            for batch in receiver.take():
+                yield batch
+        receiver.check_end()
