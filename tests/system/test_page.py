@@ -244,6 +244,18 @@ def test_arrow_keys_walk_the_list(page: Page, loaded: Any) -> None:
 
 
 @pytest.mark.browser
+def test_the_last_of_many_quick_choices_wins(page: Page, loaded: Any) -> None:
+    page.show(loaded, "AAPL")
+    page.press(*"jjjjkjj")
+    page.until("the last one", lambda: page.symbol == "MSFT")
+    page.settled()
+    assert page.text("[data-value=symbol]") == "MSFT"
+    assert page.text(".symbol[aria-selected=true] .symbol-name") == "MSFT"
+    assert page.run("return document.querySelector('.coverage-strip').ariaLabel").endswith(", 0 gaps")
+    assert "symbol=MSFT&" in page.driver.current_url
+
+
+@pytest.mark.browser
 def test_zooming_in_loads_finer_bars_and_out_coarser_ones(page: Page, loaded: Any) -> None:
     page.show(loaded, "MINS")
     assert page.interval == "1d"

@@ -111,6 +111,7 @@ async function show({ symbol, mode = view.mode, range }) {
   byId("open-symbols").textContent = symbol;
   const possible = mode === "auto" || intervals.offers(mode) ? mode : "auto";
   const zone = instruments.zoneOf(symbol);
+  coverage.sketch(series, zone);
   await Promise.all([view.show({ symbol, series, zone, mode: possible, range }), guard(loadCoverage)]);
 }
 

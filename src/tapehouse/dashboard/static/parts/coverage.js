@@ -93,6 +93,11 @@ export class Coverage {
     root.addEventListener("pointermove", (event) => event.buttons === 1 && this.#drag(event));
   }
 
+  /** What is known before the coverage has been fetched: the series, not yet their gaps. */
+  sketch(series, zone) {
+    this.show(series.map((item) => ({ ...item, missing: [], missing_spans: null })), zone);
+  }
+
   /** Show the series of one symbol, as the API answers them. Its days begin in `zone`. */
   show(items, zone) {
     this.#zone = zone;
@@ -117,7 +122,7 @@ export class Coverage {
   #row(item) {
     const name = item.interval ?? item.kind;
     const canvas = element("canvas", "coverage-strip");
-    const gaps = plural(item.missing_spans, "gap");
+    const gaps = item.missing_spans === null ? "…" : plural(item.missing_spans, "gap");
     const held = `${when(item, item.first, this.#zone)} to ${when(item, item.last, this.#zone)}`;
     canvas.role = "img";
     canvas.ariaLabel = `${name}: ${plural(item.rows, "row")} from ${held}, ${gaps}`;
@@ -127,7 +132,7 @@ export class Coverage {
   }
 
   #gaps(item, label) {
-    if (item.missing_spans === 0) return element("span", "coverage-whole", "no gaps");
+    if (!item.missing_spans) return element("span", "coverage-whole", item.missing_spans === 0 ? "no gaps" : label);
     const button = element("button", "coverage-gaps", label);
     button.type = "button";
     button.title = `${plural(item.missing_bars, "bar")} missing by calendar ${item.calendar}`;
