@@ -94,8 +94,8 @@ class FileLoad:
         report.rejections = sorted(self.quarantine.rejections.values(), key=lambda each: -each.rows)
         report.quarantine = None if self.quarantine.path is None else str(self.quarantine.path)
         if self._ordinals.uncertain:
-            what = "come after later ones, too far to tell whether equal rows are repeats; they were taken as repeats"
+            what = "rows so long after others of later times that equal ones were taken as repeats"
             self._remarks[what] = self._ordinals.uncertain
-        report.notes = [f"{rows:,} rows {what}" for what, rows in self._remarks.items()]
+        report.notes = [f"{what} ({rows:,})" for what, rows in self._remarks.items()]
         report.seconds = time.perf_counter() - self._started
         self._bytes_done = self.file.size

@@ -120,6 +120,7 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
     `stated`: they have an offset from UTC. `zone` is that of times without one, and the one whose days daily bars
     are; None: the zone of each instrument. `dates`: only the date counts, and rows are stamped with its local
     midnight. `unit` is that of epochs; `fractional` ones are decimals. `format` is strftime's, as Polars takes it.
+    `seen` says what they were recognised by.
     """
 
     style: TimeStyle
@@ -129,6 +130,7 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
     unit: str | None = None
     fractional: bool = False
     format: str | None = None
+    seen: str = ""
 
     @property
     def are_instants(self) -> bool:

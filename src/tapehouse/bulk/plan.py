@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tapehouse.bulk.base import Format, LoadOptions, Problem, RecognisedFile, Times, TimeStyle
-from tapehouse.bulk.formats.convert import UNIT_NS, nanoseconds
+from tapehouse.bulk.formats.convert import nanoseconds
 from tapehouse.bulk.formats.files import compression_of, find, last_bytes, members_of, raw_pieces
 from tapehouse.bulk.formats.parquet import check_types, names_of, opened, plain
 from tapehouse.bulk.formats.zones import Zone
@@ -150,7 +150,6 @@ def _parquet_times(file: RecognisedFile, table: pa.Table, options: LoadOptions) 
     if "symbol" in file.columns:
         names = names_of(_chunk(table, file.columns["symbol"])).cast(pa.string()).filter(pa.array(valid)).to_pylist()
         symbols = [names[row] for row in reading.good]
-    file = msgspec.structs.replace(file, notes=(*file.notes, f"times: {reading.why}"))
     return recognise_times(file, reading, symbols, options)
 
 
@@ -192,7 +191,7 @@ def describe(file: RecognisedFile) -> list[str]:
     if file.symbol is not None:
         lines.append(f"  symbol {file.symbol} ({file.symbol_from})")
     if file.times is not None:
-        lines.append(f"  times {_times(file.times)}")
+        lines.append(f"  times {_times(file.times)}; {file.times.seen}")
     if file.dialect is not None and (text := _dialect(file)):
         lines.append(f"  {text}")
     if file.ignored:
@@ -207,8 +206,8 @@ def _times(times: Times) -> str:
     if times.dates:
         return f"are dates, stamped with midnight in {times.zone or 'the zone of each instrument (default UTC)'}"
     if times.style is TimeStyle.EPOCH:
-        return f"are epochs in {times.unit}, {UNIT_NS[times.unit or 's']:,} ns each"
-    return "state their offset" if times.stated else f"are local times of {times.zone}"
+        return f"are epochs in {times.unit}"
+    return "state their offset" if times.stated else f"state no offset and are taken as {times.zone}"
 
 
 def _dialect(file: RecognisedFile) -> str:

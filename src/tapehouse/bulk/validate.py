@@ -36,8 +36,8 @@ _PRICES = {Kind.BARS: ("low",), Kind.TRADES: ("price",), Kind.QUOTES: ("bid", "a
 _NOT_NEGATIVE = {"volume", "trades", "size", "bid_size", "ask_size"}
 _EXACT_INTEGER = float(2**53)
 
-SUSPICIOUS_PRICE = "have a price that is zero or negative; they were taken"
-REPEATED_TIME = "have a time that the clocks showed twice; the first was taken"
+SUSPICIOUS_PRICE = "rows with a zero or negative price were taken"
+REPEATED_TIME = "rows with a time that the clocks showed twice were taken as the first"
 
 
 class Verdict:

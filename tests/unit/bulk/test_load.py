@@ -307,6 +307,15 @@ def test_globs_folders_and_files_each_once(tmp_path: Path) -> None:
     assert len(loaded.report.files) == 3
 
 
+def test_the_folder_of_a_store_is_not_loaded_by_the_way(tmp_path: Path) -> None:
+    (tmp_path / "data" / "quarantine").mkdir(parents=True)
+    (tmp_path / "data" / "owner.lock").touch()
+    for path in (tmp_path / "X.csv", tmp_path / "data" / "Y.csv", tmp_path / "data" / "quarantine" / "Z.csv"):
+        path.write_text(text([bar(n, symbol=path.stem) for n in range(3)]))
+    assert Loaded(tmp_path, [tmp_path]).store.symbols() == ["X"]
+    assert Loaded(tmp_path, [tmp_path / "data" / "Y.csv"]).store.symbols() == ["Y"]
+
+
 @pytest.mark.parametrize("path", ["nothing.csv", "*.nothing", "."])
 def test_paths_that_are_not_there(tmp_path: Path, path: str) -> None:
     with pytest.raises(NotFound):
@@ -343,7 +352,7 @@ def test_duplicates_are_left_to_the_store_and_reported(load: Any) -> None:
 def test_zero_and_negative_prices_are_taken_and_counted(load: Any) -> None:
     loaded = load(text([*good_rows(3), bar(3, values="-30,-20,-40,-37.63,100"), bar(4, values="0,0,0,0,0")]))
     assert loaded.file.counts.inserted == 5
-    assert loaded.file.notes == ["2 rows have a price that is zero or negative; they were taken"]
+    assert loaded.file.notes == ["rows with a zero or negative price were taken (2)"]
 
 
 def test_parquet_with_its_own_types(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from tapehouse.errors import InvalidRequest, NotFound, UnreadableFile
 
 TEXT_SUFFIXES = (".csv", ".txt", ".tsv")
 SUFFIXES = (*TEXT_SUFFIXES, *(f"{suffix}.gz" for suffix in TEXT_SUFFIXES), ".zip", ".parquet")
+DATA_FOLDER_MARK = "owner.lock"
+"""A folder with this file is a store's: its archive and its quarantine are not loaded by the way."""
 PIECE_BYTES = 1 << 21
 
 Pieces = Iterator[tuple[bytes, int]]
@@ -31,7 +33,9 @@ def find(paths: Sequence[str | Path]) -> list[Path]:
 
 def _find(path: str) -> list[Path]:
     if Path(path).is_dir():
-        files = sorted(file for file in Path(path).rglob("*") if _is_loadable(file, Path(path)))
+        ours = {mark.parent for mark in Path(path).rglob(DATA_FOLDER_MARK)}
+        found = (file for file in Path(path).rglob("*") if ours.isdisjoint(file.parents))
+        files = sorted(file for file in found if _is_loadable(file, Path(path)))
         if not files:
             raise NotFound(f"folder {path} has no file to load; looked for {' '.join(SUFFIXES)}", path=path)
         return files

@@ -36,7 +36,6 @@ def recognise_text(file: RecognisedFile, layout: Layout, options: LoadOptions) -
         raise UnrecognisedFile(f"column {names[columns.places[first]]!r}, the time, has no values")
     clocks = cells["time"] if first == "date" and "time" in cells else None
     reading = reading_of(cells[first], clocks, options.time_format)
-    notes.append(f"times: {reading.why}")
     file = msgspec.structs.replace(file, dialect=layout.dialect, notes=tuple(notes))
     return recognise_times(file, reading, _of_rows(cells.get("symbol"), reading.good), options)
 
@@ -85,12 +84,13 @@ def recognise_times(
     file: RecognisedFile, reading: Reading, symbols: Sequence[str] | None, options: LoadOptions
 ) -> RecognisedFile:
     """The file with its interval, and with how its times are read: of daily and longer bars only the date counts."""
-    changes: dict[str, Any] = {"times": _with_zone(reading.times, options)}
+    times = msgspec.structs.replace(reading.times, seen=reading.why)
+    changes: dict[str, Any] = {"times": _with_zone(times, options)}
     if file.kind is Kind.BARS:
         step = _step(file, reading, symbols, options)
         changes |= {"interval": step.interval, "interval_from": step.why}
         if step.interval.by_calendar and reading.whole_days:
-            changes["times"] = _with_zone(msgspec.structs.replace(reading.times, dates=True), options)
+            changes["times"] = _with_zone(msgspec.structs.replace(times, dates=True), options)
         elif reading.times.dates and not step.interval.by_calendar:
             raise UnrecognisedFile(f"bars of {step.interval} need a time of day, and the times are dates")
     return msgspec.structs.replace(file, **changes)

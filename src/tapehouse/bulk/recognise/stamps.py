@@ -105,7 +105,7 @@ def _epoch(texts: list[str]) -> Reading | None:
     if len(reading.good) < max(1, len(texts) // 2):
         return None
     shown = np.datetime_as_string(reading.values[:1].view("M8[ns]"), unit="s")[0]
-    return reading._replace(why=f"epochs in {unit} by their magnitude: {texts[reading.good[0]]} is {shown}Z")
+    return reading._replace(why=f"by their magnitude: {texts[reading.good[0]]} is {shown}Z")
 
 
 def _iso(texts: list[str]) -> Reading | None:
