@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse, Response
@@ -23,12 +23,14 @@ from tapehouse.api import history as reads
 from tapehouse.api import ops, problems, writes
 from tapehouse.api.context import Context, Metrics, Workers
 from tapehouse.api.keys import Keys
+from tapehouse.api.parameters import Parameters
 from tapehouse.api.security import SECURITY_SCHEMES, FromSocket, Gate
 from tapehouse.errors import TapehouseError
 from tapehouse.query.base import History
 from tapehouse.settings import Settings
 from tapehouse.store.base import Store
 
+_ROUTERS = (reads.router, writes.router, ops.router)
 _EXPOSED = ["Tapehouse-Commit", "Tapehouse-Made-From", "Tapehouse-Next-Page", "Link", "Retry-After", "X-Request-Id"]
 _DESCRIPTION = """\
 Market data: bars, trades and quotes, with what was known when. Times are UTC; spans are `[start, end)`; errors are
@@ -97,12 +99,11 @@ def _with_routes(page: Page | None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
         exception_handlers={
             TapehouseError: problems.of_error,
-            RequestValidationError: problems.of_parameters,
             HTTPException: problems.of_http,
             Exception: problems.of_crash,
         },
     )
-    for router in (reads.router, writes.router, ops.router):
+    for router in _ROUTERS:
         app.include_router(router)
     if page is not None:
         _add_page(app, page)
@@ -153,14 +154,25 @@ def _add_page(app: FastAPI, page: Page) -> None:
 
 
 def _describe(app: FastAPI) -> None:
-    """OpenAPI, with the keys: they are checked by dependencies of our own, which FastAPI cannot see."""
+    """OpenAPI, with what FastAPI cannot see: the query parameters and the keys, which we check ourselves."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             schema.setdefault("components", {})["securitySchemes"] = SECURITY_SCHEMES
             schema["security"] = [{name: []} for name in SECURITY_SCHEMES] + [{}]
+            for route, model in _parameters():
+                for method in route.methods or ():
+                    schema["paths"][route.path][method.lower()]["parameters"] = model.described()
             app.openapi_schema = schema
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _parameters() -> Iterator[tuple[APIRoute, type[Parameters]]]:
+    """The routes that take parameters, and which."""
+    for router in _ROUTERS:
+        for route in router.routes:
+            if isinstance(route, APIRoute) and "asked" in (hints := get_type_hints(route.endpoint)):
+                yield route, hints["asked"]

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -63,20 +63,20 @@ COMMIT_EXAMPLE = {
 
 
 @router.get("/bars", responses=_ROWS, summary="Bars")
-async def bars(request: Request, here: Here, asked: Annotated[given.Bars, Query()]) -> Response:
+async def bars(request: Request, here: Here, asked: Annotated[given.Bars, Depends(given.Bars.of)]) -> Response:
     """OHLCV over an interval, ordered by symbol, then time. An interval that is not stored is resampled from what
     covers it best, and the answer says so."""
     return await _rows(request, here, asked, Kind.BARS)
 
 
 @router.get("/trades", responses=_ROWS, summary="Trades")
-async def trades(request: Request, here: Here, asked: Annotated[given.Rows, Query()]) -> Response:
+async def trades(request: Request, here: Here, asked: Annotated[given.Rows, Depends(given.Rows.of)]) -> Response:
     """Trades, ordered by symbol, then time."""
     return await _rows(request, here, asked, Kind.TRADES)
 
 
 @router.get("/quotes", responses=_ROWS, summary="Quotes")
-async def quotes(request: Request, here: Here, asked: Annotated[given.Rows, Query()]) -> Response:
+async def quotes(request: Request, here: Here, asked: Annotated[given.Rows, Depends(given.Rows.of)]) -> Response:
     """Best bids and asks, ordered by symbol, then time."""
     return await _rows(request, here, asked, Kind.QUOTES)
 
@@ -93,7 +93,7 @@ async def _rows(request: Request, here: Context, asked: given.Rows, kind: Kind) 
 
 
 @router.get("/latest", responses=_ROWS, summary="Newest rows")
-async def latest(request: Request, here: Here, asked: Annotated[given.Latest, Query()]) -> Response:
+async def latest(request: Request, here: Here, asked: Annotated[given.Latest, Depends(given.Latest.of)]) -> Response:
     """The newest row of each symbol. Bars without an interval: the newest of any, with a column `interval`."""
     check_number(here, asked.symbols)
     ask = partial(here.history.latest, asked.kind, asked.symbols, asked.interval)
@@ -101,7 +101,9 @@ async def latest(request: Request, here: Here, asked: Annotated[given.Latest, Qu
 
 
 @router.get("/aggregate", responses=_ROWS, summary="Measures per symbol and bucket")
-async def aggregate(request: Request, here: Here, asked: Annotated[given.Aggregate, Query()]) -> Response:
+async def aggregate(
+    request: Request, here: Here, asked: Annotated[given.Aggregate, Depends(given.Aggregate.of)]
+) -> Response:
     """One row per symbol, or per group of symbols, and bucket of time. `return` is close / previous close - 1;
     `volatility` is the square root of the sum of squared log returns in the bucket."""
     check_number(here, asked.symbols)
@@ -110,7 +112,7 @@ async def aggregate(request: Request, here: Here, asked: Annotated[given.Aggrega
 
 
 @router.get("/symbols", responses=_SYMBOLS, summary="Symbols")
-async def symbols(here: Here, asked: Annotated[given.Match, Query()]) -> Response:
+async def symbols(here: Here, asked: Annotated[given.Match, Depends(given.Match.of)]) -> Response:
     """The symbols, and what is held of each."""
     return answer_json({"symbols": await here.workers.run(partial(_symbols, here, asked.match))}, asked.times)
 
@@ -127,7 +129,7 @@ def _series(series: Series) -> dict[str, Any]:
 
 
 @router.get("/coverage", responses=_COVERAGE, summary="Coverage")
-async def coverage(here: Here, asked: Annotated[given.Covered, Query()]) -> Response:
+async def coverage(here: Here, asked: Annotated[given.Covered, Depends(given.Covered.of)]) -> Response:
     """First, last, rows and what is missing in between by the instrument's calendar, of each series."""
     check_number(here, asked.symbols)
     if asked.spans > here.settings.max_spans:
@@ -140,7 +142,7 @@ async def coverage(here: Here, asked: Annotated[given.Covered, Query()]) -> Resp
 
 
 @router.get("/instruments", responses=INSTRUMENTS_DOCUMENTED, summary="Instruments")
-async def instruments(here: Here, asked: Annotated[given.Nothing, Query()]) -> Response:
+async def instruments(here: Here, asked: Annotated[given.Nothing, Depends(given.Nothing.of)]) -> Response:
     """What is known of symbols, or of patterns of them."""
     return answer_json({"instruments": await here.workers.run(capable(here.store, Capability.INSTRUMENTS).instruments)})
 
@@ -148,7 +150,7 @@ async def instruments(here: Here, asked: Annotated[given.Nothing, Query()]) -> R
 @router.get(
     "/commits", responses=documented(400, 401, 403, 501, example={"commits": [COMMIT_EXAMPLE]}), summary="Commits"
 )
-async def commits(here: Here, asked: Annotated[given.Committed, Query()]) -> Response:
+async def commits(here: Here, asked: Annotated[given.Committed, Depends(given.Committed.of)]) -> Response:
     """What was written, oldest first."""
     ask = partial(here.history.commits, after=asked.after, limit=asked.limit)
     return answer_json({"commits": await here.workers.run(ask)}, asked.times)

@@ -10,7 +10,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Send
@@ -69,7 +69,7 @@ async def metrics(here: Here) -> Response:
 @router.get(
     "/v1/stats", dependencies=[needs(Scope.READ)], responses=documented(401, 403, example=_STATS), summary="Statistics"
 )
-async def stats(here: Here, asked: Annotated[given.Nothing, Query()]) -> Response:
+async def stats(here: Here, asked: Annotated[given.Nothing, Depends(given.Nothing.of)]) -> Response:
     """Sizes and counts."""
     held = await here.workers.run(here.store.stats)
     return answer_json(
@@ -83,7 +83,7 @@ async def stats(here: Here, asked: Annotated[given.Nothing, Query()]) -> Respons
     responses=documented(400, 401, 403, 501, 507, example=_REPORT),
     summary="Compact",
 )
-async def compact(here: Here, asked: Annotated[given.Compacted, Query()]) -> Response:
+async def compact(here: Here, asked: Annotated[given.Compacted, Depends(given.Compacted.of)]) -> Response:
     """Move what has settled, or everything, into the archive now."""
     return answer_json(_plain(await here.workers.run(partial(compact_now, here, everything=asked.everything))))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import math
 from collections.abc import Mapping
@@ -10,7 +9,6 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -99,29 +97,6 @@ async def of_http(request: Request, error: Exception) -> Response:
     response = problem(request, error.status_code, code, detail)
     response.headers.update(error.headers or {})
     return response
-
-
-async def of_parameters(request: Request, error: Exception) -> Response:
-    """Of query parameters: the first one that is wrong, by name."""
-    assert isinstance(error, RequestValidationError)
-    # An unknown name goes first: a required one may be missing only because it was misspelt.
-    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-    name = str(next(iter(first["loc"][1:]), "query"))[:64]
-    if first["type"] == "extra_forbidden":
-        detail = f"there is no parameter {name!r} here{_nearest(name, request)}"
-    elif first["type"] == "missing":
-        detail = f"the parameter {name!r} is missing"
-    else:
-        detail = f"{name} is {str(first['input'])[:64]!r}: {first['msg']}"
-    return problem(request, 400, "invalid_request", detail, parameter=name)
-
-
-def _nearest(name: str, request: Request) -> str:
-    known: Mapping[str, Any] = {}
-    for field in request.scope["route"].dependant.query_params:
-        known = getattr(field.field_info.annotation, "model_fields", {}) or known
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0)
-    return f"; did you mean {near[0]!r}?" if near else ", nor any other"
 
 
 async def of_crash(request: Request, error: Exception) -> Response:

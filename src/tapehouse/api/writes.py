@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 import pyarrow as pa
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -61,19 +61,25 @@ _INSTRUMENTS_BODY: dict[str, Any] = {
 
 
 @router.post("/bars", responses=_COMMIT, openapi_extra=_BODY, summary="Write bars")
-async def post_bars(request: Request, here: Here, asked: Annotated[given.PostedBars, Query()]) -> Response:
+async def post_bars(
+    request: Request, here: Here, asked: Annotated[given.PostedBars, Depends(given.PostedBars.of)]
+) -> Response:
     """All rows of the body or none, durable when the answer comes; the same rows again change nothing."""
     return await _post(request, here, asked, Kind.BARS, asked.interval)
 
 
 @router.post("/trades", responses=_COMMIT, openapi_extra=_BODY, summary="Write trades")
-async def post_trades(request: Request, here: Here, asked: Annotated[given.Posted, Query()]) -> Response:
+async def post_trades(
+    request: Request, here: Here, asked: Annotated[given.Posted, Depends(given.Posted.of)]
+) -> Response:
     """All rows of the body or none, durable when the answer comes; the same rows again change nothing."""
     return await _post(request, here, asked, Kind.TRADES, None)
 
 
 @router.post("/quotes", responses=_COMMIT, openapi_extra=_BODY, summary="Write quotes")
-async def post_quotes(request: Request, here: Here, asked: Annotated[given.Posted, Query()]) -> Response:
+async def post_quotes(
+    request: Request, here: Here, asked: Annotated[given.Posted, Depends(given.Posted.of)]
+) -> Response:
     """All rows of the body or none, durable when the answer comes; the same rows again change nothing."""
     return await _post(request, here, asked, Kind.QUOTES, None)
 
@@ -149,19 +155,19 @@ def _with_symbol(table: pa.Table, symbol: str | None) -> pa.Table:
 
 
 @router.delete("/bars", responses=_COMMIT, summary="Delete bars")
-async def delete_bars(here: Here, asked: Annotated[given.DeletedBars, Query()]) -> Response:
+async def delete_bars(here: Here, asked: Annotated[given.DeletedBars, Depends(given.DeletedBars.of)]) -> Response:
     """Hide all bars of a span, of every source. Reads as of an earlier commit still see them."""
     return await _delete(here, asked, Kind.BARS, asked.interval)
 
 
 @router.delete("/trades", responses=_COMMIT, summary="Delete trades")
-async def delete_trades(here: Here, asked: Annotated[given.Deleted, Query()]) -> Response:
+async def delete_trades(here: Here, asked: Annotated[given.Deleted, Depends(given.Deleted.of)]) -> Response:
     """Hide all trades of a span, of every source. Reads as of an earlier commit still see them."""
     return await _delete(here, asked, Kind.TRADES, None)
 
 
 @router.delete("/quotes", responses=_COMMIT, summary="Delete quotes")
-async def delete_quotes(here: Here, asked: Annotated[given.Deleted, Query()]) -> Response:
+async def delete_quotes(here: Here, asked: Annotated[given.Deleted, Depends(given.Deleted.of)]) -> Response:
     """Hide all quotes of a span, of every source. Reads as of an earlier commit still see them."""
     return await _delete(here, asked, Kind.QUOTES, None)
 
@@ -204,7 +210,9 @@ def _instant(bound: int | date, instrument: Instrument) -> int:
 @router.put(
     "/instruments", responses=INSTRUMENTS_DOCUMENTED, openapi_extra=_INSTRUMENTS_BODY, summary="Put instruments"
 )
-async def put_instruments(request: Request, here: Here, asked: Annotated[given.Nothing, Query()]) -> Response:
+async def put_instruments(
+    request: Request, here: Here, asked: Annotated[given.Nothing, Depends(given.Nothing.of)]
+) -> Response:
     """Add instruments, or replace those of the same pattern."""
     if _media_type(request) != "application/json":
         raise UnsupportedMediaType("instruments are put as application/json", parameter="Content-Type")

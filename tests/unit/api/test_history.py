@@ -221,14 +221,14 @@ def test_trades_and_quotes(client: Client, store: MemoryStore) -> None:
 
 
 def test_latest(client: Client, store: MemoryStore) -> None:
-    store.write(Kind.BARS, bars("AAPL", [180.0], first=JAN_2_NS + 5 * DAY_NS, step=HOUR_NS), interval=Interval.H1)
+    store.write(Kind.BARS, bars("AAA", [180.0], first=JAN_2_NS + 5 * DAY_NS, step=HOUR_NS), interval=Interval.H1)
 
     daily = client.get("/v1/latest", DAILY | {"symbols": "AAPL", "layout": "rows"}).json()
     newest = client.get("/v1/latest", {"format": "csv"}).text
 
     assert [(row["timestamp"], row["close"]) for row in daily["rows"]] == [("2024-01-04T00:00:00Z", 181.5)]
     assert newest.splitlines()[0].endswith(",interval")
-    assert newest.splitlines()[1].startswith("AAPL,2024-01-07T00:00:00Z,180,")
+    assert newest.splitlines()[1].startswith("AAA,2024-01-07T00:00:00Z,180,")
     assert newest.splitlines()[1].endswith(",1h")
 
 
