@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
+from tapehouse.errors import InvalidRequest, NotFound
 from tapehouse.model import NAME, TIMESTAMP, Kind, read_schema
 from tapehouse.store.base import Key, Reading, Selection
 from tapehouse.store.duckdb.catalog import Snapshot
@@ -20,6 +21,7 @@ from tapehouse.store.duckdb.files import internal_schema
 from tapehouse.store.duckdb.hot import read_hot
 from tapehouse.store.duckdb.spans import Dataset
 from tapehouse.store.duckdb.versions import version_columns, visible
+from tapehouse.store.tables import check_selection
 
 SYMBOLS_PER_HOT_QUERY = 64
 READ_AHEAD = 4
@@ -87,7 +89,11 @@ class Reads:
         """See `Store.read`."""
         schema = read_schema(selection.kind, selection.columns)
         snapshot, release = self._engine.pinned()
-        as_of = snapshot.head if selection.as_of is None else min(selection.as_of, snapshot.head)
+        try:
+            as_of = check_selection(selection, snapshot.head)
+        except (InvalidRequest, NotFound):
+            release()
+            raise
         scope, symbols = self._resolve(selection, snapshot, as_of, tuple(schema.names))
         if scope is None:
             release()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -12,7 +14,7 @@ from tapehouse.store.duckdb.spans import Dataset
 from tapehouse.store.duckdb.versions import Verdict
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Extent:
     """Of one symbol in one data set; times are inclusive."""
 
@@ -22,31 +24,43 @@ class Extent:
 
 
 class SeriesIndex:
-    """Extents per data set and symbol id. Only the writer changes it; a symbol without rows is not in it."""
+    """Extents per data set and symbol id; a symbol without rows is not in it.
+
+    The writer changes it a few lines at a time, so that a reader never waits for a write.
+    """
 
     def __init__(self) -> None:
-        self.extents: dict[Dataset, dict[int, Extent]] = {}
+        self._extents: dict[Dataset, dict[int, Extent]] = {}
+        self._lock = threading.Lock()
 
     def get(self, dataset: Dataset, symbol: int) -> Extent | None:
         """The extent of a symbol, None when it has no current rows."""
-        return self.extents.get(dataset, {}).get(symbol)
+        return self._extents.get(dataset, {}).get(symbol)
 
     def add(self, dataset: Dataset, symbol: int, first: int, last: int, rows: int) -> None:
         """Count new current rows."""
-        extents = self.extents.setdefault(dataset, {})
-        held = extents.get(symbol)
-        if held is None:
-            extents[symbol] = Extent(first, last, rows)
-        else:
-            extents[symbol] = Extent(min(held.first, first), max(held.last, last), held.rows + rows)
+        held = self.get(dataset, symbol)
+        extent = Extent(first, last, rows)
+        if held is not None:
+            extent = Extent(min(held.first, first), max(held.last, last), held.rows + rows)
+        self.put(dataset, symbol, extent)
 
     def put(self, dataset: Dataset, symbol: int, extent: Extent | None) -> None:
-        """Set what was counted anew."""
-        extents = self.extents.setdefault(dataset, {})
-        if extent is None:
-            extents.pop(symbol, None)
-        else:
-            extents[symbol] = extent
+        """Set what was counted anew; None when no row is left."""
+        with self._lock:
+            extents = self._extents.setdefault(dataset, {})
+            if extent is None:
+                extents.pop(symbol, None)
+            else:
+                extents[symbol] = extent
+
+    def all(self, symbols: Sequence[int] | None = None) -> list[tuple[Dataset, int, Extent]]:
+        """Every extent, or those of some symbols."""
+        with self._lock:
+            if symbols is None:
+                return [(dataset, symbol, e) for dataset, held in self._extents.items() for symbol, e in held.items()]
+            found = [(dataset, s, held.get(s)) for dataset, held in self._extents.items() for s in symbols]
+        return [(dataset, symbol, extent) for dataset, symbol, extent in found if extent is not None]
 
 
 def load_extents(connection: duckdb.DuckDBPyConnection, dataset: Dataset, shelf: Shelf, index: SeriesIndex) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from tapehouse.model import (
 )
 from tapehouse.store.aggregate import aggregate_by_reading
 from tapehouse.store.base import Aggregation, Capability, CompactionReport, Edges, Reading, Selection, Series
+from tapehouse.store.duckdb.catalog import DATASETS
 from tapehouse.store.duckdb.compactor import Compactor
 from tapehouse.store.duckdb.engine import Engine
 from tapehouse.store.duckdb.faults import faults
@@ -124,7 +125,6 @@ class DuckDBStore:
 
     def read(self, selection: Selection) -> Reading:
         """See `Store.read`."""
-        check_interval(selection.kind, selection.interval)
         return self._reads.read(selection)
 
     def latest(
@@ -158,41 +158,38 @@ class DuckDBStore:
     def symbols(self) -> list[str]:
         """See `Store.symbols`."""
         names = self._engine.symbols.names
-        with self._engine.writing:
-            held = {symbol for extents in self._engine.series.extents.values() for symbol in extents}
-        return sorted(names[symbol] for symbol in held)
+        return sorted({names[symbol] for _, symbol, _ in self._engine.series.all()})
 
     def coverage(self, kind: Kind | None = None, symbols: Sequence[str] | None = None) -> list[Series]:
         """See `Store.coverage`."""
-        wanted = None if symbols is None else set(symbols)
-        names = self._engine.symbols.names
-        with self._engine.writing:
-            found = [
-                Series(symbol=names[s], kind=d.kind, interval=d.interval, first=e.first, last=e.last, rows=e.rows)
-                for d, extents in self._engine.series.extents.items()
-                if kind is None or d.kind is kind
-                for s, e in extents.items()
-                if wanted is None or names[s] in wanted
-            ]
+        ids, names = self._engine.symbols.ids, self._engine.symbols.names
+        wanted = None if symbols is None else [ids[name] for name in set(symbols) if name in ids]
+        found = [
+            Series(symbol=names[s], kind=d.kind, interval=d.interval, first=e.first, last=e.last, rows=e.rows)
+            for d, s, e in self._engine.series.all(wanted)
+            if kind is None or d.kind is kind
+        ]
         kinds, intervals = list(Kind), [None, *Interval]
         return sorted(found, key=lambda s: (s.symbol, kinds.index(s.kind), intervals.index(s.interval)))
 
     def stats(self) -> dict[str, Any]:
         """See `Store.stats`: rows and bytes of the hot and the archived part, by data set and in all."""
         engine = self._engine
-        with engine.writing:
-            sets = {d: sum(e.rows for e in extents.values()) for d, extents in engine.series.extents.items()}
-            hot = {d: engine.hot.rows(d) for d in engine.hot.spans}
-            files = list(engine.files())
-            symbols = len({s for extents in engine.series.extents.values() for s in extents})
+        rows: Counter[Dataset] = Counter()
+        symbols = set()
+        for dataset, symbol, extent in engine.series.all():
+            rows[dataset] += extent.rows
+            symbols.add(symbol)
+        hot = {dataset: engine.hot.rows(dataset) for dataset in DATASETS}
+        files = list(engine.files())
         database = sum(p.stat().st_size for p in self.folder.glob("tapehouse.duckdb*"))
         archive = sum(file.bytes for file in files)
         return {
             "store": "duckdb",
             "folder": str(self.folder),
             "commit": engine.snapshot.head,
-            "symbols": symbols,
-            "rows": sum(sets.values()),
+            "symbols": len(symbols),
+            "rows": rows.total(),
             "hot_rows": sum(hot.values()),
             "archive_files": len(files),
             "archive_bytes": archive,
@@ -200,9 +197,9 @@ class DuckDBStore:
             "bytes": archive + database,
             "open_readings": engine.pins.readers,
             "series": [
-                {"kind": d.kind, "interval": d.interval, "rows": rows, "hot_rows": hot.get(d, 0)}
-                for d, rows in sorted(sets.items(), key=lambda item: (item[0].kind, item[0].code))
-                if rows
+                {"kind": d.kind, "interval": d.interval, "rows": rows[d], "hot_rows": hot[d]}
+                for d in DATASETS
+                if rows[d]
             ],
         }
 

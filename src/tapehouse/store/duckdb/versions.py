@@ -88,10 +88,12 @@ def judge(
 ) -> np.ndarray:
     """The verdict on each incoming row, given every stored version (not deleted) of the keys that it may meet.
 
+    Stored rows of one commit stand as they were written.
+
     Under `error`, `REPLACED` and `REJECTED` both mean a conflict.
     """
     cursor.register("incoming", incoming.append_column("pos", pa.array(np.arange(incoming.num_rows))))
-    cursor.register("stored", stored)
+    cursor.register("stored", stored.append_column("pos", pa.array(np.arange(stored.num_rows))))
     try:
         verdicts = cursor.sql(_judgement(kind, incoming.column_names, on_conflict, prefer)).fetchnumpy()
     finally:
@@ -109,6 +111,7 @@ def _judgement(kind: Kind, columns: Sequence[str], on_conflict: OnConflict, pref
     equal = " AND ".join(f'n."{v}" IS NOT DISTINCT FROM {{0}}."{v}"' for v in [*values, "source"])
     # Of rows of one key in the table the later wins among equals; under `keep` the first.
     best = "pos" if on_conflict is OnConflict.KEEP else "rank, pos DESC"
+    prefer = prefer if on_conflict is OnConflict.PREFER else ()
     keys = ", ".join(_key_names(kind))
     stored_values = ", ".join(f'"{v}"' for v in values)
     wins = {"replace": "true", "keep": "false", "prefer": "n.rank <= o.rank", "error": "true"}[on_conflict]
@@ -121,7 +124,7 @@ def _judgement(kind: Kind, columns: Sequence[str], on_conflict: OnConflict, pref
     o AS (SELECT * FROM versions WHERE NOT lost
           QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY commit DESC) = 1),
     own AS (SELECT * FROM versions
-            QUALIFY row_number() OVER (PARTITION BY {keys}, source ORDER BY commit DESC, lost) = 1)
+            QUALIFY row_number() OVER (PARTITION BY {keys}, source ORDER BY commit DESC, lost, pos DESC) = 1)
     SELECT n.pos, CASE
         WHEN n.again > 1 THEN {Verdict.UNCHANGED:d}
         WHEN n.place = 1 AND o.symbol IS NULL THEN {Verdict.INSERTED:d}
