@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from tapehouse.model import DAY_NS, MINUTE_NS, SCHEMAS, TIMESTAMP, Commit, Interval, Kind
 from tapehouse.store.base import Selection, Store
+from tapehouse.store.duckdb import DuckDBStore
 from tapehouse.store.memory import MemoryStore
 
 T0 = 1_704_205_800 * 1_000_000_000
@@ -28,6 +29,8 @@ class Backend(NamedTuple):
 
 BACKENDS: dict[str, Backend] = {
     "memory": Backend(lambda folder: MemoryStore(), persists=False),
+    "duckdb": Backend(DuckDBStore),
+    "duckdb, archived": Backend(DuckDBStore, archived=True),
 }
 """Every store there is. `archived` opens the same store with every write moved into the archive at once."""
 

@@ -38,9 +38,10 @@ class Key(msgspec.Struct, frozen=True):
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """Which rows, of which columns, in which order.
 
-    Rows come ordered by symbol, then by time (newest first: time descending within each symbol); `limit` counts over
-    all symbols. `symbols=None` means all. `as_of` is a commit number. `source` asks for that source's newest row of
-    each key, whether or not it is the current one. `after` goes on where a page ended, in the order of this selection.
+    Rows come ordered by symbol, then by time (newest first: reversed within each symbol); `limit` counts over all
+    symbols. `symbols=None` means all. `as_of` is a commit number, 0 the time before the first; `NotFound` when there is
+    no such commit. `source` asks for that source's newest row of each key, whether or not it is the current one.
+    `after` goes on where a page ended, in the order of this selection.
     """
 
     kind: Kind = Kind.BARS
@@ -143,7 +144,8 @@ class Store(Protocol):
     ) -> Commit:
         """All rows or none, durable when it returns; the same rows again change nothing.
 
-        `source` fills the rows that name none. Raises `InvalidTable`, and `Conflict` under `on_conflict="error"`.
+        `source` fills the rows that name none; `prefer` ranks sources, for `on_conflict="prefer"` alone.
+        Raises `InvalidTable`, and `Conflict` under `on_conflict="error"`.
         """
 
     def read(self, selection: Selection) -> Reading:

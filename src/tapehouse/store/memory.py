@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from msgspec import structs
 
-from tapehouse.errors import Conflict, InvalidRequest, NotFound
+from tapehouse.errors import Conflict
 from tapehouse.model import (
     MAX_TIME_NS,
     MIN_TIME_NS,
@@ -31,7 +31,7 @@ from tapehouse.model import (
 )
 from tapehouse.store.aggregate import aggregate_by_reading
 from tapehouse.store.base import Aggregation, Capability, Edges, Reading, Selection, Series
-from tapehouse.store.tables import VALUES, check_interval, conform
+from tapehouse.store.tables import VALUES, check_interval, check_selection, conform
 
 Row = dict[str, Any]
 """A row's columns but its symbol; `timestamp` is int64 nanoseconds, what is absent is null."""
@@ -150,13 +150,10 @@ class MemoryStore:
 
     def read(self, selection: Selection) -> Reading:
         """See `Store.read`."""
-        schema = read_schema(selection.kind, selection.columns)
-        check_interval(selection.kind, selection.interval)
-        if selection.limit is not None and selection.limit < 0:
-            raise InvalidRequest(f"a limit is 0 or more, not {selection.limit}", limit=selection.limit)
         with self._lock:
-            as_of = self._check_as_of(selection.as_of)
+            as_of = check_selection(selection, self.head())
             rows = list(islice(self._select(selection, as_of), selection.limit))
+        schema = read_schema(selection.kind, selection.columns)
         return Reading(schema, as_of, _batches(rows, schema))
 
     def latest(
@@ -233,13 +230,19 @@ class MemoryStore:
     def stats(self) -> dict[str, Any]:
         """See `Store.stats`."""
         with self._lock:
-            return {
-                "store": "memory",
-                "commit": self.head(),
-                "symbols": len({key.symbol for key in self._series}),
-                "series": len(self._series),
-                "versions": sum(len(found) for records in self._series.values() for found in records.versions.values()),
-            }
+            versions = sum(len(found) for records in self._series.values() for found in records.versions.values())
+        held = self.coverage()
+        rows: Counter[tuple[Kind, Interval | None]] = Counter()
+        for series in held:
+            rows[series.kind, series.interval] += series.rows
+        return {
+            "store": "memory",
+            "commit": self.head(),
+            "symbols": len({series.symbol for series in held}),
+            "rows": rows.total(),
+            "versions": versions,
+            "series": [{"kind": kind, "interval": interval, "rows": count} for (kind, interval), count in rows.items()],
+        }
 
     def head(self) -> int:
         """See `Versions.head`."""
@@ -273,12 +276,6 @@ class MemoryStore:
 
     def close(self) -> None:
         """See `Closes.close`; nothing is held."""
-
-    def _check_as_of(self, as_of: int | None) -> int:
-        head = self.head()
-        if as_of is not None and not 0 <= as_of <= head:
-            raise NotFound(f"there is no commit {as_of}; the newest is {head}", commit=as_of)
-        return head if as_of is None else as_of
 
     def _symbols_of(self, kind: Kind, interval: Interval | None, symbols: Sequence[str] | None) -> list[str]:
         """The symbols asked for (None: all) that have such a series, sorted."""

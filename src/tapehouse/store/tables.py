@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tapehouse.errors import InvalidRequest, InvalidTable
-from tapehouse.model import MIN_TIME_NS, SCHEMAS, Interval, Kind
+from tapehouse.errors import InvalidRequest, InvalidTable, NotFound
+from tapehouse.model import MIN_TIME_NS, SCHEMAS, Interval, Kind, read_schema
+from tapehouse.store.base import Selection
 from tapehouse.store.casts import cast, check_source, refuse, refuse_first
 
 UNKNOWN_SOURCE = "unknown"
@@ -58,6 +59,18 @@ def check_interval(kind: Kind, interval: Interval | None) -> None:
         raise InvalidRequest(f"bars need an interval, one of {' '.join(Interval)}")
     if kind is not Kind.BARS and interval is not None:
         raise InvalidRequest(f"{kind} have no interval, but {interval} was given", interval=interval)
+
+
+def check_selection(selection: Selection, head: int) -> int:
+    """The commit that it is read as of, given the newest; raises `InvalidRequest`, `UnknownColumn` or `NotFound`."""
+    check_interval(selection.kind, selection.interval)
+    read_schema(selection.kind, selection.columns)
+    if selection.limit is not None and selection.limit < 0:
+        raise InvalidRequest(f"a limit is 0 or more, not {selection.limit}", limit=selection.limit)
+    as_of = head if selection.as_of is None else selection.as_of
+    if not 0 <= as_of <= head:
+        raise NotFound(f"there is no commit {as_of}; the newest is {head}", commit=as_of)
+    return as_of
 
 
 def _check_columns(kind: Kind, table: pa.Table) -> None:

@@ -1,0 +1,143 @@
+"""Tables that cannot be taken change nothing; and what a store says of itself is true."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from tests.contract.stores import T0, M, bar, bars, closes, counts, trade, trades, write
+
+from tapehouse.errors import InvalidRequest, InvalidSymbol, InvalidTable, TapehouseError
+from tapehouse.model import TIMESTAMP, Instrument, Interval, Kind, OnConflict
+from tapehouse.store.base import Announces, Capability, Compacts, KeepsInstruments, Versions
+
+NAIVE = pa.array([T0], pa.timestamp("ns"))
+BAD_BARS: dict[str, tuple[type[TapehouseError], pa.Table]] = {
+    "a column is missing": (InvalidTable, bars(bar("A", T0, 1)).drop_columns(["low"])),
+    "a column is unknown": (InvalidTable, bars(bar("A", T0, 1)).append_column("bid", pa.array([1.0]))),
+    "the store's own column": (InvalidTable, bars(bar("A", T0, 1)).append_column("commit", pa.array([1]))),
+    "a column twice": (InvalidTable, bars(bar("A", T0, 1)).append_column("low", pa.array([1.0]))),
+    "no number": (InvalidTable, bars(bar("A", T0, 1)).set_column(2, "open", pa.array(["1"]))),
+    "a naive time": (
+        InvalidTable,
+        bars(bar("A", T0, 1)).set_column(1, "timestamp", NAIVE),
+    ),
+    "a time that is no time": (InvalidTable, bars(bar("A", T0, 1)).set_column(1, "timestamp", pa.array([T0]))),
+    "a time out of range": (
+        InvalidTable,
+        bars(bar("A", T0, 1)).set_column(1, "timestamp", pa.array([10**12], pa.timestamp("s", "UTC"))),
+    ),
+    "a time is null": (InvalidTable, bars(bar("A", T0, 1)).set_column(1, "timestamp", pa.array([None], TIMESTAMP))),
+    "NaN": (InvalidTable, bars(bar("A", T0, 1) | {"close": float("nan")})),
+    "infinity": (InvalidTable, bars(bar("A", T0, 1) | {"volume": float("inf")})),
+    "null": (InvalidTable, bars(bar("A", T0, 1) | {"open": None})),
+    "high below open": (InvalidTable, bars(bar("A", T0, 1) | {"open": 2.0})),
+    "low above close": (InvalidTable, bars(bar("A", T0, 1) | {"low": 2.0, "open": 2.0, "high": 2.0})),
+    "a negative volume": (InvalidTable, bars(bar("A", T0, 1) | {"volume": -1.0})),
+    "a path as symbol": (InvalidSymbol, bars(bar("../../etc", T0, 1))),
+    "no symbol": (InvalidSymbol, bars(bar("", T0, 1))),
+    "a long symbol": (InvalidSymbol, bars(bar("A" * 300, T0, 1))),
+    "an empty source": (InvalidTable, bars(bar("A", T0, 1, source=""))),
+}
+
+
+@pytest.mark.parametrize("name", BAD_BARS)
+def test_a_bad_row_among_good_ones_changes_nothing(store: Any, name: str) -> None:
+    error, bad = BAD_BARS[name]
+    write(store, bar("A", T0, 7))
+    good = [bars(bar("A", T0 + n * M, n)) for n in (1, 2)]
+    tables = [bad] if len(set(bad.column_names)) < len(bad.column_names) else [bad, _around(good, bad)]
+    for table in tables:
+        with pytest.raises(error):
+            store.write(Kind.BARS, table, interval=Interval.M1)
+    assert (closes(store), store.head(), store.symbols()) == ([("A", 0, 7)], 1, ["A"])
+    assert counts(write(store, bar("A", T0, 7))) == {"unchanged": 1}
+
+
+def _around(good: list[pa.Table], bad: pa.Table) -> pa.Table:
+    """The bad row between good ones, as far as one table can hold them."""
+    if bad.schema != good[0].schema:
+        return bad
+    return pa.concat_tables([good[0], bad, good[1]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "interval", "table"),
+    [(Kind.BARS, None, bars(bar("A", T0, 1))), (Kind.TRADES, Interval.M1, trades(trade("A", T0, 1)))],
+)
+def test_an_interval_belongs_to_bars(store: Any, kind: Kind, interval: Any, table: pa.Table) -> None:
+    with pytest.raises(InvalidRequest):
+        store.write(kind, table, interval=interval)
+    assert store.head() == 0
+
+
+def test_a_bad_source_for_the_whole_table(store: Any) -> None:
+    with pytest.raises(InvalidTable):
+        write(store, bar("A", T0, 1), source="a\x00b")
+    assert store.head() == 0
+
+
+def test_bars_are_no_trades(store: Any) -> None:
+    with pytest.raises(InvalidTable):
+        store.write(Kind.TRADES, bars(bar("A", T0, 1)))
+    assert store.head() == 0
+
+
+@pytest.mark.parametrize(
+    "symbol",
+    [
+        "BTC/USD",
+        "^GSPC",
+        "ES=F",
+        "BRK.B",
+        "BTC-USDT",
+        "ünï",
+        "€",
+        "a" * 128,
+        "con",
+        "NULL",
+        "%27",
+        "$1",
+        "_",
+        "@x#1~!&()",
+    ],
+)
+def test_symbols_are_spelled_as_their_source_spells_them(store: Any, symbol: str) -> None:
+    for on_conflict in (OnConflict.ERROR, OnConflict.REPLACE):
+        write(store, bar(symbol, T0, 1), on_conflict=on_conflict, source=f"file:{symbol}.csv")
+    assert store.symbols() == [symbol]
+    assert closes(store, symbols=(symbol,), source=f"file:{symbol}.csv") == [(symbol, 0, 1)]
+    assert counts(store.delete(Kind.BARS, [symbol], interval=Interval.M1)) == {"deleted": 1}
+
+
+PROTOCOLS = {
+    Capability.VERSIONS: Versions,
+    Capability.COMPACTS: Compacts,
+    Capability.ANNOUNCES: Announces,
+    Capability.INSTRUMENTS: KeepsInstruments,
+}
+
+
+@pytest.mark.parametrize("capability", Capability)
+def test_a_capability_is_declared_exactly_when_it_is_there(store: Any, capability: Capability) -> None:
+    methods = [name for name in vars(PROTOCOLS[capability]) if not name.startswith("_")]
+    assert methods
+    there = [callable(getattr(store, name, None)) for name in methods]
+    assert all(there) if capability in store.capabilities else not any(there)
+
+
+class TestInstruments:
+    def test_they_are_kept_by_pattern(self, store: Any) -> None:
+        spx = Instrument(pattern="^GSPC", calendar="XNYS", timezone="America/New_York", currency="USD")
+        everything = Instrument(pattern="*", tick_size=0.01, asset_class='stock\'s "class"')
+        store.put_instruments([spx, everything])
+        assert store.instruments() == [everything, spx]
+        store.put_instruments([Instrument(pattern="^GSPC", calendar="24/5")])
+        assert store.instruments() == [everything, Instrument(pattern="^GSPC", calendar="24/5")]
+
+    def test_of_one_pattern_twice_the_later_stays(self, store: Any) -> None:
+        store.put_instruments([Instrument(pattern="A", currency="USD"), Instrument(pattern="A", currency="EUR")])
+        assert store.instruments() == [Instrument(pattern="A", currency="EUR")]
+        store.put_instruments([])
+        assert len(store.instruments()) == 1
