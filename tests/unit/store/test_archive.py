@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from tapehouse.errors import StoreDamaged
 from tapehouse.model import DAY_NS, TIMESTAMP, Interval, Kind
+from tapehouse.store.archive.columns import LARGEST_SCALE, decimal_scale, to_decimal, to_float
 from tapehouse.store.base import Selection
 from tapehouse.store.duckdb import DuckDBStore
-from tapehouse.store.duckdb.columns import LARGEST_SCALE, decimal_scale, to_decimal, to_float
 
 GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "parquet.md"
 CENTS = st.integers(-(10**9), 10**9).map(lambda ticks: ticks / 100)

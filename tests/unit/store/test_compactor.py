@@ -13,11 +13,12 @@ import pytest
 
 from tapehouse.errors import StoreDamaged
 from tapehouse.model import DAY_NS, MINUTE_NS, TIMESTAMP, Change, Interval, Kind
+from tapehouse.store.archive import files
+from tapehouse.store.archive.pins import Pins
 from tapehouse.store.base import Selection
-from tapehouse.store.duckdb import DuckDBStore, compactor, engine, files
+from tapehouse.store.duckdb import DuckDBStore, compactor, engine
 from tapehouse.store.duckdb.compactor import LARGE_ROWS, QUIET_S, SETTLE_S, WORTHWHILE_ROWS, is_due
 from tapehouse.store.duckdb.hot import HotSpan
-from tapehouse.store.duckdb.pins import Pins
 
 START = 1_704_067_200 * 10**9
 MINUTES = Interval.M1

@@ -15,8 +15,8 @@ import pytest
 
 from tapehouse.errors import InvalidSetting, StoreDamaged, StoreLocked, StoreReadOnly, StoreTooNew
 from tapehouse.store.duckdb import DuckDBStore
-from tapehouse.store.duckdb.folder import FORMAT_FILE, prepare_folder, read_format, write_format
 from tapehouse.store.failpoints import ENVIRONMENT
+from tapehouse.store.folder import FORMAT_FILE, prepare_folder, read_format, write_format
 from tapehouse.store.owner import LOCK_FILE, Ownership, find_owner, socket_path
 
 

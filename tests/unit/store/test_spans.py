@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tapehouse.model import MAX_TIME_NS, MIN_TIME_NS, Interval, Kind
+from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.duckdb.catalog import DATASETS
-from tapehouse.store.duckdb.spans import Dataset
 
 
 def ns(*date: int) -> int:

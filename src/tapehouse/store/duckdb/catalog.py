@@ -17,11 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from tapehouse.model import Interval, Kind
-from tapehouse.store.duckdb.files import ArchiveFile, value_fields
-from tapehouse.store.duckdb.spans import Dataset, Delete
-
-FORMAT = 1
-"""The version of the folder's layout, raised whenever an older program could not read it."""
+from tapehouse.store.archive.files import ArchiveFile, value_fields
+from tapehouse.store.archive.spans import Dataset, Delete
 
 _SQL_TYPES = {pa.float64(): "DOUBLE", pa.int64(): "BIGINT", pa.int32(): "INTEGER", pa.string(): "VARCHAR"}
 

@@ -21,17 +21,24 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from tapehouse.store.archive.files import (
+    SYMBOLS_PER_FILE,
+    ArchiveFile,
+    FileWriter,
+    joint_scale,
+    scales_of,
+    value_fields,
+)
+from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.base import CompactionReport
 from tapehouse.store.duckdb import catalog, hot
 from tapehouse.store.duckdb.catalog import Snapshot
 from tapehouse.store.duckdb.engine import Engine
-from tapehouse.store.duckdb.faults import faults
-from tapehouse.store.duckdb.files import SYMBOLS_PER_FILE, ArchiveFile, FileWriter, joint_scale, scales_of, value_fields
 from tapehouse.store.duckdb.hot import HotSpan
 from tapehouse.store.duckdb.reads import Reads, Scope
-from tapehouse.store.duckdb.spans import Dataset
 from tapehouse.store.duckdb.versions import version_columns, visible
 from tapehouse.store.failpoints import failpoint
+from tapehouse.store.faults import faults
 
 log = logging.getLogger("tapehouse.store")
 

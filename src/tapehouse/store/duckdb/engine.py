@@ -15,13 +15,13 @@ from pathlib import Path
 import duckdb
 
 from tapehouse.errors import StoreDamaged, StoreError
+from tapehouse.store.archive.files import ArchiveFile, FileReader
+from tapehouse.store.archive.pins import Pins
 from tapehouse.store.duckdb import catalog, hot, series
 from tapehouse.store.duckdb.catalog import Snapshot
-from tapehouse.store.duckdb.faults import faults, translate
-from tapehouse.store.duckdb.files import ArchiveFile, FileReader, sync
-from tapehouse.store.duckdb.folder import DATABASE, prepare_folder
-from tapehouse.store.duckdb.pins import Pins
 from tapehouse.store.failpoints import failpoint
+from tapehouse.store.faults import faults, translate
+from tapehouse.store.folder import DATABASE, prepare_folder, sync
 from tapehouse.store.owner import Ownership
 
 log = logging.getLogger("tapehouse.store")

@@ -14,9 +14,9 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from tapehouse.store.archive.files import PLACE, value_fields
+from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.duckdb.catalog import Shelf, Snapshot
-from tapehouse.store.duckdb.files import PLACE, value_fields
-from tapehouse.store.duckdb.spans import Dataset
 from tapehouse.store.duckdb.versions import Verdict
 
 ROWS_PER_DELETE = 100_000

@@ -13,13 +13,13 @@ import pyarrow as pa
 
 from tapehouse.errors import InvalidRequest, NotFound
 from tapehouse.model import NAME, TIMESTAMP, Kind, read_schema
+from tapehouse.store.archive.columns import one_chunk
+from tapehouse.store.archive.files import internal_schema
+from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.base import Key, Reading, Selection
 from tapehouse.store.duckdb.catalog import Snapshot
-from tapehouse.store.duckdb.columns import one_chunk
 from tapehouse.store.duckdb.engine import Engine
-from tapehouse.store.duckdb.files import internal_schema
 from tapehouse.store.duckdb.hot import read_hot
-from tapehouse.store.duckdb.spans import Dataset
 from tapehouse.store.duckdb.versions import version_columns, visible
 from tapehouse.store.tables import check_selection
 

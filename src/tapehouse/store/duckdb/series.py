@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import duckdb
 import numpy as np
 
+from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.duckdb.catalog import Shelf
-from tapehouse.store.duckdb.spans import Dataset
 from tapehouse.store.duckdb.versions import Verdict
 
 

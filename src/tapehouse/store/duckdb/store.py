@@ -23,14 +23,14 @@ from tapehouse.model import (
     read_schema,
 )
 from tapehouse.store.aggregate import aggregate_by_reading
+from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.base import Aggregation, Capability, CompactionReport, Edges, Reading, Selection, Series
 from tapehouse.store.duckdb.catalog import DATASETS
 from tapehouse.store.duckdb.compactor import Compactor
 from tapehouse.store.duckdb.engine import Engine
-from tapehouse.store.duckdb.faults import faults
 from tapehouse.store.duckdb.reads import Reads
-from tapehouse.store.duckdb.spans import Dataset
 from tapehouse.store.duckdb.writes import Writes
+from tapehouse.store.faults import faults
 from tapehouse.store.owner import Owner
 from tapehouse.store.tables import check_interval, conform
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tapehouse.model import Kind, OnConflict
-from tapehouse.store.duckdb.files import PLACE, value_fields
-from tapehouse.store.duckdb.spans import Delete
+from tapehouse.store.archive.files import PLACE, value_fields
+from tapehouse.store.archive.spans import Delete
 
 _IDENTITY = {Kind.TRADES: ("price", "size"), Kind.QUOTES: ("bid", "bid_size", "ask", "ask_size")}
 

@@ -12,14 +12,14 @@ import pyarrow as pa
 
 from tapehouse.errors import Conflict
 from tapehouse.model import Change, Commit, Interval, Kind, OnConflict
+from tapehouse.store.archive.columns import one_chunk
+from tapehouse.store.archive.files import internal_schema, value_fields
+from tapehouse.store.archive.spans import Dataset, Delete
 from tapehouse.store.duckdb import hot
 from tapehouse.store.duckdb.catalog import Shelf, Snapshot, insert
-from tapehouse.store.duckdb.columns import one_chunk
 from tapehouse.store.duckdb.engine import Engine
-from tapehouse.store.duckdb.files import internal_schema, value_fields
 from tapehouse.store.duckdb.reads import Reads, Scope
 from tapehouse.store.duckdb.series import Extent
-from tapehouse.store.duckdb.spans import Dataset, Delete
 from tapehouse.store.duckdb.versions import Verdict, judge, not_deleted, version_columns
 from tapehouse.store.failpoints import failpoint
 

@@ -7,7 +7,6 @@ float64 where not), `source` and `commit`. Files of `history/` hold versions tha
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -22,9 +21,10 @@ import pyarrow.parquet as pq
 
 from tapehouse.errors import StoreDamaged
 from tapehouse.model import SCHEMAS, TIMESTAMP, Kind
-from tapehouse.store.duckdb.columns import decimal_scale, one_chunk, to_decimal, to_float
-from tapehouse.store.duckdb.spans import Dataset
+from tapehouse.store.archive.columns import decimal_scale, one_chunk, to_decimal, to_float
+from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.failpoints import failpoint
+from tapehouse.store.folder import make_folders, sync
 
 SYMBOLS_PER_FILE = 32
 ROWS_PER_GROUP = 500_000
@@ -277,19 +277,3 @@ class FileReader:
                 self._footers.clear()
             else:
                 self._footers.pop(file.id, None)
-
-
-def make_folders(folder: Path) -> list[Path]:
-    """Make a folder and those above it; returns the new ones, whose parents must be synced."""
-    missing = [f for f in [folder, *folder.parents] if not f.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    return missing
-
-
-def sync(path: Path) -> None:
-    """fsync a file or a folder."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -22,10 +22,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tapehouse.errors import StoreDamaged, StoreTooNew
-from tapehouse.store.duckdb.catalog import FORMAT
-from tapehouse.store.duckdb.faults import faults
-from tapehouse.store.duckdb.files import sync
 from tapehouse.store.failpoints import failpoint
+from tapehouse.store.faults import faults
+
+FORMAT = 1
+"""The version of the layout, raised whenever an older program could not read it."""
 
 DATABASE = "tapehouse.duckdb"
 FORMAT_FILE = "format.json"
@@ -109,3 +110,19 @@ def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
             shutil.copy2(source / name, target / name)
     for path in filter(Path.is_file, target.rglob("*")):
         sync(path)
+
+
+def make_folders(folder: Path) -> list[Path]:
+    """Make a folder and those above it; returns the new ones, whose parents must be synced."""
+    missing = [f for f in [folder, *folder.parents] if not f.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def sync(path: Path) -> None:
+    """fsync a file or a folder."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
