@@ -38,7 +38,7 @@ from tapehouse import dashboard, logs
 from tapehouse.api.app import Api, Page, create_app
 from tapehouse.api.keys import Keys
 from tapehouse.api.ops import compact_now
-from tapehouse.api.security import check_exposure
+from tapehouse.api.security import check_exposure, is_loopback
 from tapehouse.api.writes import parse_instruments
 from tapehouse.errors import InvalidSetting, TapehouseError
 from tapehouse.query.base import Limits
@@ -283,13 +283,20 @@ def _welcome(store: Store, settings: Settings, keys: Keys | None, address: str) 
     else:
         span = "; `tapehouse load PATH` brings some"
     symbols = len({series.symbol for series in held})
-    what = f"{symbols:,} symbols, {rows:,} rows{span}"
+    what = f"{symbols:,} symbol{'s' * (symbols != 1)}, {rows:,} row{'s' * (rows != 1)}{span}"
     if settings.log_format == "json":
         logger.info("serving", extra={"address": address, "store": settings.store, "symbols": symbols, "rows": rows})
         return
-    asked = f"{len(keys)} keys" if keys else "no keys needed"
-    sys.stdout.write(f"Tapehouse {version('tapehouse')} serves {address} ({asked})\n  {settings.store}: {what}\n")
+    sys.stdout.write(
+        f"Tapehouse {version('tapehouse')} serves {address} ({_who_may(settings, keys)})\n  {settings.store}: {what}\n"
+    )
     sys.stdout.flush()
+
+
+def _who_may(settings: Settings, keys: Keys | None) -> str:
+    if keys is not None and keys.asked_for:
+        return "a key is needed"
+    return "no key needed" if is_loopback(settings.host) else "INSECURE: everybody who gets there may do everything"
 
 
 class Background:

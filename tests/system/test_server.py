@@ -73,13 +73,13 @@ def idle(make_server: MakesServer) -> Server:
 
 
 def test_it_says_where_it_is_and_what_it_holds(server: Server) -> None:
-    assert f"serves {server.url[:-1]} (no keys needed)" in log_of(server)
+    assert f"serves {server.url[:-1]} (no key needed)" in log_of(server)
     assert "0 symbols, 0 rows; `tapehouse load PATH` brings some" in log_of(server)
 
     post(server, bars("AAPL", [1.0, 2.0]))
     server.stop()
     server.start()
-    assert "1 symbols, 2 rows, 2024-01-02 to 2024-01-03" in log_of(server)
+    assert "1 symbol, 2 rows, 2024-01-02 to 2024-01-03" in log_of(server)
     assert closes(server) == [1.0, 2.0]
 
 
@@ -164,6 +164,7 @@ def test_beyond_loopback_with_keys(make_server: MakesServer) -> None:
     token = Keys(server.folder / "data" / "keys.json").add("k", "write")
     server.flags = (*server.flags, "--log-format", "text")
     with running(server) as port:
+        assert "(a key is needed)" in log_of(server)
         url = f"http://127.0.0.1:{port}/v1/stats"
         assert httpx.get(url).status_code == 401
         assert httpx.get(url, headers={"x-api-key": token}).status_code == 200
