@@ -87,7 +87,7 @@ def _text(file: RecognisedFile, options: LoadOptions) -> RecognisedFile:
         sample = _sample(file, size)
         try:
             return recognise_text(file, layout_of(sample, options), options)
-        except UnrecognisedFile as exc:
+        except (UnrecognisedFile, UnreadableFile) as exc:
             if sample.whole or size == SAMPLE_BYTES[-1] or not exc.details.get("more"):
                 raise
     raise AssertionError("the last sample returns or raises")

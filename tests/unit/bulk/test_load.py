@@ -186,6 +186,20 @@ def test_blank_lines_and_crlf_keep_the_line_numbers(load: Any) -> None:
     assert loaded.quarantined()[0]["row"] == bar(3, values="1,1,1,1,x")
 
 
+def test_a_carriage_return_inside_a_row_is_bad(load: Any) -> None:
+    rows = good_rows(6)
+    rows[3] = rows[3].replace(",12,", ",1\r2,")
+    loaded = load(text(rows))
+    assert loaded.reasons == {"the row is no CSV: a line ends inside it": 1}
+    assert loaded.quarantined()[0]["line"] == "5"
+    assert loaded.file.counts.inserted == 5
+
+
+def test_a_field_without_end_in_the_sample(load: Any) -> None:
+    with pytest.raises(UnreadableFile, match="no rows of text"):
+        load(f"{HEADER}\n{'x' * 200_000},1\n")
+
+
 def test_lines_that_end_with_cr_alone(load: Any) -> None:
     loaded = load(text([*good_rows(3), bar(3, values="1,1,1,1,x")]).replace("\n", "\r"))
     assert loaded.file.counts == Counts(read=4, quarantined=1, inserted=3, commits=1)
@@ -406,7 +420,7 @@ def test_trades_without_ids_get_ordinals_across_blocks(load: Any) -> None:
 
 def test_quotes_without_sizes(load: Any) -> None:
     rows = [f"2024-01-02T14:30:{n:02}Z,1.09,1.10" for n in range(5)]
-    with pytest.raises(UnrecognisedFile, match="bid_size=COLUMN,ask_size=COLUMN"):
+    with pytest.raises(UnrecognisedFile, match="--map bid_size=COLUMN --map ask_size=COLUMN"):
         load(text(rows, "time,bid,ask"), "EURUSD.csv")
     loaded = load(text(rows, "time,bid,ask"), "EURUSD.csv", mapping={"bid_size": "0", "ask_size": "0"})
     assert loaded.file.counts.inserted == 5

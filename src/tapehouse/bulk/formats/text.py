@@ -19,6 +19,7 @@ from tapehouse.bulk.validate import TIME_FIELDS, Judge, Verdict
 from tapehouse.model import NAME, SCHEMAS
 
 CUT = "the file is cut off in this row"
+NO_CSV = "the row is no CSV: a line ends inside it"
 UNCLOSED = "a quote is never closed"
 
 
@@ -143,7 +144,8 @@ class TextParser:
         verdict = Verdict(len(rows))
         if len(rows) == 0:
             return self._parsed(block, pa.table({}), verdict, bad)
-        typed = {field: self._convert(field, texts, verdict) for field, texts in self._texts(block, rows).items()}
+        texts = self._texts(block, rows, verdict)
+        typed = {field: self._convert(field, column, verdict) for field, column in texts.items()}
         good = self._judge(typed, verdict)
         return self._parsed(block, good, verdict, [*bad, (rows.take(verdict.bad), verdict.reasons_of_bad)])
 
@@ -175,24 +177,29 @@ class TextParser:
             return None
         return lines_of(block, start, end, int(rows.lines[row]))
 
-    def _texts(self, block: Block, rows: Rows) -> dict[str, pa.Array]:
+    def _texts(self, block: Block, rows: Rows, verdict: Verdict) -> dict[str, pa.Array]:
         """The columns of those rows as text, null where a value is missing."""
         lines = [block.data[start:end] for start, end in zip(rows.starts, rows.ends, strict=True)]
         try:
             table = self._read(b"\n".join(lines), dict.fromkeys(self._fields, pa.binary()))
         except pa.ArrowInvalid:
-            return self._by_hand(lines)
-        return self._columns(table) if table.num_rows == len(rows) else self._by_hand(lines)
+            return self._by_hand(lines, verdict)
+        return self._columns(table) if table.num_rows == len(rows) else self._by_hand(lines, verdict)
 
-    def _by_hand(self, lines: list[bytes]) -> dict[str, pa.Array]:
-        """Row by row, when quotes make Arrow see other rows than there are."""
+    def _by_hand(self, lines: list[bytes], verdict: Verdict) -> dict[str, pa.Array]:
+        """Row by row, when quotes or stray line ends make Arrow see other rows than there are."""
         found: dict[str, list[bytes | None]] = {field: [] for field in self._fields}
-        for line in lines:
+        broken = np.zeros(len(lines), bool)
+        for number, line in enumerate(lines):
             text = line.decode("utf-8", "surrogateescape")
-            cells = next(csv.reader([text], delimiter=self._dialect.delimiter), [])
+            try:
+                cells = next(csv.reader([text], delimiter=self._dialect.delimiter), [])
+            except csv.Error:
+                cells, broken[number] = [], True
             for field, place in self._fields.items():
                 cell = cells[place] if place < len(cells) else ""
                 found[field].append(None if cell in NULLS else cell.encode("utf-8", "surrogateescape"))
+        verdict.reject(broken, NO_CSV)
         return {field: pa.array(values, pa.binary()) for field, values in found.items()}
 
     def _convert(self, field: str, raw: pa.Array, verdict: Verdict) -> pa.Array:

@@ -27,7 +27,7 @@ def recognise_text(file: RecognisedFile, layout: Layout, options: LoadOptions) -
     columns = match(names, options.mapping, options.kind)
     file = recognise_columns(file, names, columns, options)
     if not layout.rows:
-        raise UnreadableFile("the file has a header and no rows")
+        raise UnreadableFile("the file has a header and no rows", more=True)
     cells = {field: [row[place] for row in layout.rows] for field, place in columns.places.items()}
     first = next(field for field in ("timestamp", "date", "time") if field in cells)
     filled = [number for number, text in enumerate(cells[first]) if text.strip()]
@@ -49,7 +49,7 @@ def _names(layout: Layout, options: LoadOptions) -> list[str]:
         first = ", ".join(layout.rows[0][:12]) if layout.rows else ""
         raise UnrecognisedFile(
             f"the file has no header, and its columns do not look like bars ({first}): name them by their numbers, "
-            "for example --map timestamp=1,price=2,size=3",
+            "for example --map timestamp=1 --map price=2 --map size=3",
             columns=layout.names,
         )
     return layout.names

@@ -43,6 +43,13 @@ class Layout(msgspec.Struct, frozen=True):
 
 def layout_of(sample: Sample, options: LoadOptions) -> Layout:
     """How the text is laid out; `UnreadableFile` when it is empty or no text, `UnrecognisedFile` without columns."""
+    try:
+        return _layout(sample, options)
+    except csv.Error as exc:
+        raise UnreadableFile(f"these are no rows of text: {exc}") from exc
+
+
+def _layout(sample: Sample, options: LoadOptions) -> Layout:
     encoding, notes = _encoding(sample.head, options.encoding)
     text = _decode(sample.head, encoding)
     returns = "\n" not in text and "\r" in text
@@ -98,7 +105,7 @@ def _lines(text: str, returns: bool, whole: bool) -> list[str]:
     lines = text.replace("\r", "\n").split("\n") if returns else text.split("\n")
     if not whole and len(lines) > 1:
         lines.pop()
-    return [line.removesuffix("\r") + "\n" for line in lines]
+    return [line.removesuffix("\r").replace("\r", " ") + "\n" for line in lines]
 
 
 def _delimiter(lines: Sequence[str]) -> str:

@@ -166,8 +166,8 @@ def _kind(names: Sequence[str], fields: set[str]) -> Kind:
 
 
 def _missing(names: Sequence[str], kind: Kind, missing: Sequence[str]) -> UnrecognisedFile:
-    options = ",".join(f"{field}=COLUMN" for field in missing)
-    hint = f"name {'it' if len(missing) == 1 else 'them'} with --map {options}"
+    options = " ".join(f"--map {field}=COLUMN" for field in missing)
+    hint = f"name {'it' if len(missing) == 1 else 'them'} with {options}"
     if {"volume", "bid_size", "ask_size"}.intersection(missing):
         hint += f" (or --map {missing[-1]}=0 when the file has none)"
     return UnrecognisedFile(
