@@ -143,10 +143,7 @@ def _folder(target: str, deep: bool) -> Iterator[Finding]:
 
     folder = folder_of(target)
     if not folder.is_dir():
-        exists = folder.exists()
-        advice = "Name another with --store." if exists else "Load something into it: tapehouse load FILES."
-        found = f"{folder} is {'not a folder' if exists else 'not there'}"
-        yield Finding(check="folder", status="problem", found=found, advice=advice)
+        yield _no_folder(folder)
         return
     writable = _writable(folder)
     yield writable
@@ -158,6 +155,14 @@ def _folder(target: str, deep: bool) -> Iterator[Finding]:
     yield Finding(check="owner", status="ok", found=found)
     yield from _opening(target)
     yield _archive(folder, deep)
+
+
+def _no_folder(folder: Path) -> Finding:
+    if folder.exists():
+        advice = "Name another with --store."
+        return Finding(check="folder", status="problem", found=f"{folder} is not a folder", advice=advice)
+    advice = "Load something into it: tapehouse load FILES."
+    return Finding(check="folder", status="warning", found=f"{folder} is not there yet", advice=advice)
 
 
 def _writable(folder: Path) -> Finding:

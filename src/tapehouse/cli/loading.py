@@ -88,7 +88,7 @@ def load(
         emit(report)
     else:
         _show(report)
-    raise typer.Exit(_exit_code(report, strict))
+    raise typer.Exit(exit_code(report, strict))
 
 
 def _options(
@@ -232,7 +232,8 @@ def _show(report: LoadReport) -> None:
         say("interrupted: what was committed stays; load the same again to go on")
 
 
-def _exit_code(report: LoadReport, strict: bool) -> int:
+def exit_code(report: LoadReport, strict: bool) -> int:
+    """0 when every file was read to its end; with `strict`, and no row was bad."""
     if report.interrupted:
         return 130
     if not report.complete:

@@ -18,7 +18,7 @@ import msgspec
 import pyarrow as pa
 
 from tapehouse.client.arrow import Arriving
-from tapehouse.client.http import Server
+from tapehouse.client.http import Server, check_url
 from tapehouse.client.reads import Read
 from tapehouse.client.wire import Operation
 from tapehouse.errors import InvalidRequest, NotFound, NotSupported, StoreLocked, TapehouseError
@@ -54,6 +54,7 @@ def reach(
     """
     target = os.fspath(where if where is not None else os.environ.get("TAPEHOUSE_URL") or DEFAULT_URL)
     if target.startswith(("http://", "https://")):
+        check_url(target)
         return Server(url=target, key=key or os.environ.get("TAPEHOUSE_KEY"), timeout_s=timeout_s)
     if "://" in target and not target.startswith("duckdb://"):
         return Local(target, shared=False)

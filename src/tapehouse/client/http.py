@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from tapehouse.client.arrow import Arriving, RowsReceiver
 from tapehouse.client.wire import Operation, Outgoing, error_from, seconds_before_retry
-from tapehouse.errors import LimitExceeded, ServerUnreachable, TapehouseError, Unavailable
+from tapehouse.errors import InvalidRequest, LimitExceeded, ServerUnreachable, TapehouseError, Unavailable
 
 T = TypeVar("T")
 
@@ -47,6 +47,16 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
             # A proxy from the environment cannot reach this machine's loopback.
             "trust_env": self.socket is None and url.host not in _LOOPBACK,
         }
+
+
+def check_url(url: str) -> None:
+    """Raise `InvalidRequest` for what cannot be the address of a server."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as exc:
+        raise InvalidRequest(f"{url[:80]!r} is not an address: {exc}") from exc
+    if not parsed.host or not 0 < (parsed.port or 80) < 65_536:
+        raise InvalidRequest(f"{url[:80]!r} is not an address; expected http://host:port")
 
 
 @contextmanager

@@ -50,7 +50,11 @@ class Waiting:
     def __init__(self, *args: Any, **options: Any) -> None:
         self._runner = asyncio.Runner()
         self._client = AsyncClient(*args, **options)
-        self.__enter__()
+        try:
+            self.__enter__()
+        except BaseException:
+            self._runner.close()
+            raise
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)

@@ -1,0 +1,134 @@
+"""What commands say to people: tables, sizes, progress, exit codes, hints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tapehouse.bulk.base import Counts, FileReport, LoadReport, Problem, Progress, RecognisedFile
+from tapehouse.cli import context, loading, tables
+from tapehouse.cli.writing import read_instruments
+from tapehouse.errors import NotFound, Unauthenticated, UnreadableFile
+from tapehouse.model import Commit, Instrument, Kind
+
+
+def test_a_table_in_a_pipe_is_aligned(capsys: pytest.CaptureFixture[str]) -> None:
+    tables.show(("symbol", "rows", "note"), [("AAPL", 3270.0, None), ("F", 1.5, "x"), (tables.GAP,) * 3])
+    assert capsys.readouterr().out.splitlines() == [
+        "symbol  rows  note",
+        "AAPL    3270",
+        "F        1.5  x",
+        "...      ...  ...",
+    ]
+
+
+def test_nested_values_and_lists_of_objects(capsys: pytest.CaptureFixture[str]) -> None:
+    tables.pairs({"rows": 3, "archive": {"bytes": 2_500_000}, "series": [{"kind": "bars", "rows": 3}], "none": []})
+    assert capsys.readouterr().out.splitlines() == [
+        "rows           3",
+        "archive.bytes  2.5 MB",
+        "",
+        "kind  rows",
+        "bars     3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1_000, "1 KB"), (1_234_567, "1.235 MB"), (5e15, "5000 TB")]
+)
+def test_sizes(count: float, text: str) -> None:
+    assert tables.size(count) == text
+
+
+def test_progress() -> None:
+    progress = Progress(
+        file="a.csv",
+        file_number=1,
+        files=2,
+        bytes_done=250,
+        bytes_total=1_000,
+        rows=12_000,
+        quarantined=3,
+        rows_per_s=4_000.4,
+        eta_s=9.2,
+    )
+    assert loading.said(progress) == "25%, 12,000 rows, 4,000 rows/s, 3 bad, 9 s left"
+
+
+def report(*, quarantined: int = 0, problem: Problem | None = None, interrupted: bool = False) -> LoadReport:
+    file = RecognisedFile(path="a.csv", name="a.csv", source="a", size=1)
+    counts = Counts(read=5, inserted=5 - quarantined, quarantined=quarantined)
+    return LoadReport(
+        batch="b",
+        files=[FileReport(file=file, counts=counts, problem=problem)],
+        totals=counts,
+        interrupted=interrupted,
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "strict", "code"),
+    [
+        (report(), False, 0),
+        (report(quarantined=2), False, 0),
+        (report(quarantined=2), True, 1),
+        (report(), True, 0),
+        (report(problem=Problem("unreadable_file", "cut off")), False, 1),
+        (report(interrupted=True), False, 130),
+    ],
+)
+def test_exit_codes_of_load(given: LoadReport, strict: bool, code: int) -> None:
+    assert loading.exit_code(given, strict) == code
+
+
+def test_times_are_text_as_over_http() -> None:
+    commit = Commit(number=1, recorded=1, kind=Kind.BARS, start=0, end=1_704_153_600_000_000_000)
+    found = context.timed(commit)
+    assert found["recorded"] == "1970-01-01T00:00:00.000000001Z"
+    assert (found["start"], found["end"]) == ("1970-01-01T00:00:00Z", "2024-01-02T00:00:00Z")
+    assert found["number"] == 1
+
+
+def test_an_error_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    context.report(NotFound("there is no folder data", folder="data"), as_json=False)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "error: there is no folder data",
+        "  Load something into it: tapehouse load FILES, or name another: --store FOLDER.",
+    ]
+
+
+def test_an_error_as_json(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    context.report(Unauthenticated("no key", wanted="read"), as_json=True)
+    found = json.loads(capfdbinary.readouterr().out)
+    assert found == {"error": {"code": "unauthenticated", "message": "no key", "wanted": "read"}}
+
+
+def test_instruments_of_a_file(tmp_path: Path) -> None:
+    toml, js = tmp_path / "a.toml", tmp_path / "a.json"
+    toml.write_text('[[instruments]]\npattern = "BTC*"\ntick_size = 0.5\n')
+    js.write_text('[{"pattern": "BTC*", "tick_size": 0.5}]')
+    assert read_instruments(toml) == read_instruments(js) == [Instrument(pattern="BTC*", tick_size=0.5)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.toml", b"[[instruments]]\ncalendar = 3\n", "does not list instruments"),
+        ("a.toml", b"[[instruments]\n", "does not list instruments"),
+        ("a.toml", b"other = 1\n", "has no"),
+        ("a.toml", b"\xff\xfe", "does not list instruments"),
+        ("a.json", b"{", "does not list instruments"),
+        ("a.json", b'"x"', "does not list instruments"),
+    ],
+)
+def test_a_file_that_lists_no_instruments(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises(UnreadableFile, match=message):
+        read_instruments(file)
+    with pytest.raises(UnreadableFile, match="cannot read"):
+        read_instruments(tmp_path / "nothing.toml")
