@@ -29,7 +29,7 @@ def test_memory_opens_a_new_store_each_time() -> None:
     assert first is not second
 
 
-@pytest.mark.parametrize("scheme", ["memory"])
+@pytest.mark.parametrize("scheme", STORES)
 def test_every_store_in_the_table_is_there(scheme: str) -> None:
     assert {"write", "read", "capabilities"} <= set(dir(load(STORES[scheme])))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class Rows:
 
     def _batches(self, table: pa.Table) -> Iterator[pa.RecordBatch]:
         bounds = [0, *sorted(min(cut, table.num_rows) for cut in self.cuts), table.num_rows]
-        for start, end in zip(bounds, bounds[1:], strict=False):
+        for start, end in pairwise(bounds):
             # Each batch has a dictionary of its own, as batches may.
             part = table.slice(start, end - start).combine_chunks()
             names = part["symbol"].cast(pa.string()).combine_chunks().dictionary_encode()
