@@ -78,7 +78,7 @@ def examine(where: str | None, *, deep: bool = False) -> Iterator[Finding]:
         loaded = settings.Settings()
     else:
         yield Finding(check="settings", status="ok", found="all known and possible")
-    target = where or context.target(None)
+    target = where or context.chosen() or os.environ.get("TAPEHOUSE_URL") or loaded.store
     if target.startswith(("http://", "https://")):
         yield from _opening(target)
         return
