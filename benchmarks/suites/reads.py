@@ -101,6 +101,7 @@ def _dropped(bench: Bench, what: str, folder: Path) -> Figure:
     questions = (bench.one_day if what == "one day" else bench.all_time)(6, DROPPED_READS)
     samples: dict[str, list[float]] = {name: [] for name in names}
     for question in questions:
+        rows: set[float] = set()
         for name in names:
             answer = measure.in_a_process(
                 "benchmarks.suites.reads:first_read",
@@ -110,6 +111,8 @@ def _dropped(bench: Bench, what: str, folder: Path) -> Figure:
                 question=question,
             )
             samples[name].append(answer["seconds"])
+            rows.add(answer["rows"])
+        assert len(rows) == 1, f"wrong answers: {rows} rows for {question}"
     return _figure(
         f"one symbol, {what}, p50, page cache dropped",
         {n: measure.percentile(s, 0.5) for n, s in samples.items()},
@@ -124,6 +127,8 @@ def first_read(name: str, bench: dict[str, Any], folder: str, question: Question
     if isinstance(reader, ours.Reader):
         reader.forget()
     measure.drop_page_cache(Path(folder) if name == ours.NAME else files.folder / "peers")
-    taken = measure.seconds(lambda: reader.read(*question))
+    answers: list[Any] = []
+    taken = measure.seconds(lambda: answers.append(reader.read(*question)))
+    rows = len(peers.closes(answers[0]))
     reader.close()
-    return {"seconds": taken}
+    return {"seconds": taken, "rows": rows}
