@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tapehouse.cli import context, doctor, keys, loading, reading, serving, writing
+from tapehouse.cli import context, doctor, loading, reading, serving, writing
 from tapehouse.errors import TapehouseError
 
 HELP = """A market-data server that you run yourself.
@@ -48,7 +48,7 @@ app.command()(reading.commits)
 app.command()(writing.compact)
 app.command()(writing.delete)
 app.add_typer(writing.instruments, name="instruments", no_args_is_help=True)
-app.add_typer(keys.keys, name="keys", no_args_is_help=True)
+app.add_typer(serving.keys, name="keys", no_args_is_help=True)
 app.command()(doctor.doctor)
 app.command("version")(doctor.versions)
 
