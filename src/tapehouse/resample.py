@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -86,17 +87,30 @@ class Bars:
 
 @dataclass(frozen=True, slots=True)
 class _Runs:
-    """Where the rows of each bucket start and end (`end` is exclusive), for the buckets that have any."""
+    """Where the rows of each bucket start and end (`end` is exclusive), for the buckets that have any.
+
+    `first` are the runs that are the first of their symbol.
+    """
 
     buckets: np.ndarray
     start: np.ndarray
     end: np.ndarray
+    first: np.ndarray
 
     @classmethod
     def of(cls, times: np.ndarray, edges: np.ndarray) -> _Runs:
         at = np.searchsorted(times, edges)
         filled = np.flatnonzero(at[1:] > at[:-1])
-        return cls(filled, at[filled], at[filled + 1])
+        return cls(filled, at[filled], at[filled + 1], np.arange(min(1, len(filled))))
+
+    @classmethod
+    def of_each(cls, times: np.ndarray, bounds: Sequence[int], edges: np.ndarray) -> _Runs:
+        """The same for symbols whose rows follow one another, symbol i from `bounds[i]` to `bounds[i + 1]`."""
+        pairs = list(pairwise(bounds))
+        at = np.stack([low + np.searchsorted(times[low:high], edges) for low, high in pairs])
+        symbol, bucket = np.nonzero(at[:, 1:] > at[:, :-1])
+        first = np.searchsorted(symbol, np.unique(symbol))
+        return cls(bucket, at[symbol, bucket], at[symbol, bucket + 1], first)
 
     def reduce(self, ufunc: np.ufunc, column: np.ndarray) -> np.ndarray:
         """`ufunc` over each bucket's values; the buckets with rows are adjacent, so that reduceat sees no others."""
@@ -177,6 +191,21 @@ def measure(rows: Rows, edges: np.ndarray, measures: Sequence[str]) -> Measured:
     return Measured(runs.buckets, {name: _MEASURES[name](rows, runs) for name in measures})
 
 
+def measure_each(rows: Rows, bounds: Sequence[int], edges: np.ndarray, measures: Sequence[str]) -> list[Measured]:
+    """`measure` of several symbols with the same edges, which cover all their rows; much faster than one by one.
+
+    The rows of symbol i stand from `bounds[i]` to `bounds[i + 1]`.
+    """
+    check_measures(measures, MEASURES)
+    runs = _Runs.of_each(rows.times, bounds, edges)
+    if not np.array_equal(runs.end[:-1], runs.start[1:]):
+        return [measure(rows.take(slice(low, high)), edges, measures) for low, high in pairwise(bounds)]
+    cuts = np.searchsorted(runs.start, np.asarray(bounds[1:-1], np.int64))
+    values = {name: np.split(_MEASURES[name](rows, runs), cuts) for name in measures}
+    buckets = np.split(runs.buckets, cuts)
+    return [Measured(held, {name: values[name][i] for name in measures}) for i, held in enumerate(buckets)]
+
+
 def check_measures(measures: Sequence[str], known: Sequence[str]) -> None:
     """Raises `InvalidRequest` for a measure that is not known, says why a group has no price, or for none at all."""
     if not measures:
@@ -202,7 +231,10 @@ def _measure_trades(rows: Rows, runs: _Runs) -> np.ndarray:
 
 def _measure_return(rows: Rows, runs: _Runs) -> np.ndarray:
     close = rows.close[runs.end - 1]
-    return np.concatenate([np.full(min(1, len(close)), np.nan), _ratio(close[1:], close[:-1]) - 1])
+    returns = np.full(len(close), np.nan)
+    returns[1:] = _ratio(close[1:], close[:-1]) - 1
+    returns[runs.first] = np.nan
+    return returns
 
 
 def _measure_volatility(rows: Rows, runs: _Runs) -> np.ndarray:

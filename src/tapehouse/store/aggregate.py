@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import msgspec
@@ -20,6 +21,7 @@ from tapehouse.resample import (
     check_measures,
     combine,
     measure,
+    measure_each,
     member_measures,
 )
 from tapehouse.store.base import Aggregation, Edges, Reading, Selection
@@ -52,7 +54,7 @@ class _Result(NamedTuple):
 def aggregate_by_reading(
     read: Callable[[Selection], Reading], selection: Selection, edges: Edges, aggregation: Aggregation
 ) -> pa.Table:
-    """What `Store.aggregate` promises, by reading the rows symbol by symbol; holds one symbol's rows at a time.
+    """What `Store.aggregate` promises, by reading the rows symbol by symbol; holds one symbol's rows, or one batch.
 
     The selection's columns, limit, order and `after` do not matter. The schema is `aggregate_schema`.
     """
@@ -63,10 +65,7 @@ def aggregate_by_reading(
         selection = msgspec.structs.replace(selection, symbols=_members(groups, selection.symbols))
     columns = _columns(selection.kind, measures)
     every_row = msgspec.structs.replace(selection, columns=columns, limit=None, newest_first=False, after=None)
-    results = []
-    for symbol, rows in _by_symbol(read(every_row)):
-        symbol_edges = edges(symbol)
-        results.append(_Result(symbol, symbol_edges, measure(rows, symbol_edges, measures)))
+    results = list(_results(read(every_row), edges, measures))
     if groups is not None:
         results = _combined(results, groups, aggregation.measures)
     return _table(results, aggregate_schema(aggregation))
@@ -98,22 +97,61 @@ def _columns(kind: Kind, measures: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(["symbol", "timestamp", *(column for name in measures for column in _NEEDED[name])]))
 
 
-def _by_symbol(reading: Reading) -> Iterator[tuple[str, Rows]]:
-    """Each symbol of a reading that is ordered by symbol, with its rows."""
-    symbol, parts = None, list[Rows]()
+class _Part(NamedTuple):
+    """Rows of one symbol: those of a batch from `start` to `end`."""
+
+    symbol: str
+    batch: Rows
+    start: int
+    end: int
+
+    @property
+    def rows(self) -> Rows:
+        """The rows themselves."""
+        return self.batch.take(slice(self.start, self.end))
+
+
+def _results(reading: Reading, edges: Edges, measures: Sequence[str]) -> Iterator[_Result]:
+    """The measures of each symbol of a reading that is ordered by symbol."""
+    parts: list[_Part] = []
     with reading:
         for batch in reading:
-            for name, part in _runs(batch):
-                if name != symbol and symbol is not None:
-                    yield symbol, Rows.concat(parts)
-                    parts = []
-                symbol = name
-                parts.append(part)
-    if symbol is not None:
-        yield symbol, Rows.concat(parts)
+            parts += _parts(batch)
+            open_from = next((i for i, part in enumerate(parts) if part.symbol == parts[-1].symbol), 0)
+            if open_from:
+                yield from _measured(parts[:open_from], edges, measures)
+                parts = parts[open_from:]
+    yield from _measured(parts, edges, measures)
 
 
-def _runs(batch: pa.RecordBatch) -> Iterator[tuple[str, Rows]]:
+def _measured(parts: Sequence[_Part], edges: Edges, measures: Sequence[str]) -> Iterator[_Result]:
+    """The measures of whole symbols; neighbours in one batch with the same edges are measured together."""
+    together: list[_Part] = []
+    shared = np.empty(0, np.int64)
+    for symbol, group in groupby(parts, lambda part: part.symbol):
+        own, its_edges = list(group), edges(symbol)
+        beside = together and together[-1].batch is own[0].batch and together[-1].end == own[0].start
+        if len(own) == 1 and beside and np.array_equal(shared, its_edges):
+            together += own
+            continue
+        yield from _measured_together(together, shared, measures)
+        together = []
+        if len(own) == 1:
+            together, shared = own, its_edges
+        else:
+            yield _Result(symbol, its_edges, measure(Rows.concat([part.rows for part in own]), its_edges, measures))
+    yield from _measured_together(together, shared, measures)
+
+
+def _measured_together(parts: Sequence[_Part], edges: np.ndarray, measures: Sequence[str]) -> Iterator[_Result]:
+    if parts:
+        low, high = parts[0].start, parts[-1].end
+        bounds = [*(part.start - low for part in parts), high - low]
+        measured = measure_each(parts[0].batch.take(slice(low, high)), bounds, edges, measures)
+        yield from (_Result(part.symbol, edges, one) for part, one in zip(parts, measured, strict=True))
+
+
+def _parts(batch: pa.RecordBatch) -> Iterator[_Part]:
     """The rows of each symbol of a batch, in the order they stand."""
     if batch.num_rows == 0:
         return
@@ -122,7 +160,7 @@ def _runs(batch: pa.RecordBatch) -> Iterator[tuple[str, Rows]]:
     starts = np.flatnonzero(np.append(True, indices[1:] != indices[:-1])).tolist()
     rows = _rows(batch)
     for start, end in zip(starts, [*starts[1:], batch.num_rows], strict=True):
-        yield symbols.dictionary[int(indices[start])].as_py(), rows.take(slice(start, end))
+        yield _Part(symbols.dictionary[int(indices[start])].as_py(), rows, start, end)
 
 
 def _rows(batch: pa.RecordBatch) -> Rows:

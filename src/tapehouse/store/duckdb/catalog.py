@@ -16,7 +16,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from tapehouse.model import Interval, Kind
+from tapehouse.model import Instrument, Interval, Kind
 from tapehouse.store.archive.files import ArchiveFile, value_fields
 from tapehouse.store.archive.spans import Dataset, Delete
 
@@ -180,6 +180,21 @@ def _load_files(connection: duckdb.DuckDBPyConnection) -> Iterable[ArchiveFile]:
         low, high = np.searchsorted(arrays["file"], [number, number + 1])
         groups = [arrays[name][low:high] for name in ("symbol", "group", "rows", "first", "last")]
         yield ArchiveFile(number, Dataset.decode(kind, code), span, history, path, *sizes, *groups)
+
+
+def load_instruments(connection: duckdb.DuckDBPyConnection) -> list[Instrument]:
+    """The stored instruments, by pattern."""
+    names = Instrument.__struct_fields__
+    rows = connection.execute(f"SELECT {', '.join(names)} FROM instruments ORDER BY pattern").fetchall()
+    return [Instrument(**dict(zip(names, row, strict=True))) for row in rows]
+
+
+def put_instrument(connection: duckdb.DuckDBPyConnection, instrument: Instrument) -> None:
+    """Add an instrument or replace the one of its pattern, inside the caller's transaction."""
+    names = Instrument.__struct_fields__
+    connection.execute("DELETE FROM instruments WHERE pattern = ?", [instrument.pattern])
+    statement = f"INSERT INTO instruments ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+    connection.execute(statement, [getattr(instrument, name) for name in names])
 
 
 def register_file(connection: duckdb.DuckDBPyConnection, file: ArchiveFile) -> None:

@@ -69,6 +69,7 @@ class Engine:
             catalog.create_tables(self.connection)
             self.symbols = catalog.load_names(self.connection, "symbol")
             self.sources = catalog.load_names(self.connection, "source")
+            self.instruments = catalog.load_instruments(self.connection)
             self.snapshot: Snapshot = catalog.load_snapshot(self.connection)
         self.reader = FileReader(self.folder, lambda name: self.sources.ids[name])
         self.next_file_id = 1 + max((file.id for file in self.files()), default=0)

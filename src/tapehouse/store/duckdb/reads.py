@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -128,10 +128,9 @@ class Reads:
 
     def _rows(self, scope: Scope, symbols: list[str], pages: Pages) -> Iterator[tuple[int, pa.Table]]:
         """Place of the symbol and rows, in the order of the answer."""
-        tasks = self._tasks(scope, symbols)
         # A page rarely needs more than its first pieces, so nothing is read ahead for it.
-        ahead = READ_AHEAD if pages.limit is None else 0
-        for place, rows in _ahead(self._pool, tasks, ahead):
+        tasks, ahead = (self._tasks, READ_AHEAD) if pages.limit is None else (self._tasks_one_by_one, 0)
+        for place, rows in _ahead(self._pool, tasks(scope, symbols), ahead):
             if scope.newest_first:
                 rows = rows.take(pa.array(np.arange(rows.num_rows - 1, -1, -1)))
             rows = pages.cut(symbols[place], rows)
@@ -148,6 +147,20 @@ class Reads:
             for offset, symbol in enumerate(chunk):
                 for span in self._spans(scope, symbol, hot.get(symbol)):
                     yield _Piece(self, scope, symbol, span, hot.get(symbol), low + offset)
+
+    def _tasks_one_by_one(self, scope: Scope, symbols: list[str]) -> Iterator[Callable[[], tuple[int, pa.Table]]]:
+        """The same, asking for the hot rows of one symbol and span at a time."""
+        dataset, index = scope.dataset, self._engine.hot
+        for place, name in enumerate(symbols):
+            symbol = self._engine.symbols.ids[name]
+            spans = set(self._spans(scope, symbol, None))
+            if index.touches(dataset, symbol, scope.start, scope.end):
+                first, last = dataset.span_at(scope.start), dataset.span_at(scope.end - 1)
+                spans |= {span for span in list(index.spans[dataset]) if first <= span <= last}
+            for span in sorted(spans, reverse=scope.newest_first):
+                start, end = dataset.bounds(span)
+                within = replace(scope, start=max(start, scope.start), end=min(end, scope.end))
+                yield _Piece(self, scope, symbol, span, self.hot_rows(within, [symbol]).get(symbol), place)
 
     def hot_rows(self, scope: Scope, symbols: Sequence[int]) -> dict[int, pa.Table]:
         """The hot versions of those symbols, each sorted by time and version."""

@@ -25,6 +25,7 @@ from tapehouse.model import (
 from tapehouse.store.aggregate import aggregate_by_reading
 from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.base import Aggregation, Capability, CompactionReport, Edges, Reading, Selection, Series
+from tapehouse.store.duckdb import catalog
 from tapehouse.store.duckdb.catalog import DATASETS
 from tapehouse.store.duckdb.compactor import Compactor
 from tapehouse.store.duckdb.engine import Engine
@@ -235,20 +236,15 @@ class DuckDBStore:
 
     def instruments(self) -> list[Instrument]:
         """See `KeepsInstruments.instruments`."""
-        names = ", ".join(Instrument.__struct_fields__)
-        with self._engine.query("read the instruments") as cursor:
-            rows = cursor.execute(f"SELECT {names} FROM instruments ORDER BY pattern").fetchall()
-        return [Instrument(**dict(zip(Instrument.__struct_fields__, row, strict=True))) for row in rows]
+        return list(self._engine.instruments)
 
     def put_instruments(self, instruments: Sequence[Instrument]) -> None:
         """See `KeepsInstruments.put_instruments`."""
-        names = Instrument.__struct_fields__
-        with self._engine.writing, self._engine.transaction("store instruments") as connection:
-            for instrument in instruments:
-                connection.execute("DELETE FROM instruments WHERE pattern = ?", [instrument.pattern])
-                values = [getattr(instrument, name) for name in names]
-                marks = ", ".join("?" * len(names))
-                connection.execute(f"INSERT INTO instruments ({', '.join(names)}) VALUES ({marks})", values)
+        with self._engine.writing:
+            with self._engine.transaction("store instruments") as connection:
+                for instrument in instruments:
+                    catalog.put_instrument(connection, instrument)
+            self._engine.instruments = catalog.load_instruments(self._engine.connection)
 
     def forget_footers(self) -> None:
         """Drop the cached footers of archive files, as a benchmark of cold reads needs."""
