@@ -25,10 +25,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+RUN_ELSEWHERE = {"load.md": ROOT / "tests" / "unit" / "bulk" / "test_guide.py"}
+"""Pages that need files of their own, and the test that runs them."""
 PAGES = [
     page
     for page in (ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md")))
-    if BLOCK.search(page.read_text())
+    if page.name not in RUN_ELSEWHERE and BLOCK.search(page.read_text())
 ]
 SERVER = "http://127.0.0.1:8720"
 START_LIMIT_S = 30.0
@@ -68,6 +70,12 @@ def _execute(block: str, page: Path, namespace: dict[str, object]) -> None:
     answer = eval(code, namespace)
     if inspect.iscoroutine(answer):
         asyncio.run(answer)
+
+
+def test_pages_that_are_left_to_others_are_run_there() -> None:
+    for page, test in RUN_ELSEWHERE.items():
+        assert (ROOT / "docs" / "guides" / page).exists()
+        assert page in test.read_text()
 
 
 @contextmanager
