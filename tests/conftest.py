@@ -24,7 +24,7 @@ settings.register_profile(
 settings.register_profile(
     "soak",
     settings.get_profile("quick"),
-    max_examples=5_000,
+    max_examples=1_000,
     stateful_step_count=60,
     derandomize=False,
     print_blob=True,

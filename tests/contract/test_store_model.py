@@ -399,5 +399,5 @@ class StoreMachine(RuleBasedStateMachine):
 def test_a_store_does_what_dictionaries_do(name: str) -> None:
     machine = type("Machine", (StoreMachine,), {"backend": BACKENDS[name]})
     # The reference is quick, and shows here what the model itself is worth.
-    examples = settings().max_examples * (1 if BACKENDS[name].persists else 3)
+    examples = settings().max_examples // 2 if BACKENDS[name].persists else settings().max_examples * 3
     run_state_machine_as_test(machine, settings=settings(max_examples=examples))
