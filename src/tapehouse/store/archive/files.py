@@ -232,30 +232,31 @@ class FileReader:
         self._footers: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, file: ArchiveFile, group: int, columns: Sequence[str]) -> pa.Table:
-        """Those columns of a row group as internal rows: times as int64, decimals as float64, sources as ids.
+    def read(self, file: ArchiveFile, groups: Sequence[int], columns: Sequence[str]) -> pa.Table:
+        """Those columns of row groups as internal rows: times as int64, decimals as float64, sources as ids.
 
         A column that the file does not have comes as nulls.
         """
         try:
             opened = pq.ParquetFile(self._root / file.path, metadata=self._footer(file), read_dictionary=["source"])
             present = set(opened.schema_arrow.names)
-            table = opened.read_row_group(
-                int(file.groups[group]), columns=[c for c in columns if c in present], use_threads=False
+            table = opened.read_row_groups(
+                file.groups[groups].tolist(), columns=[c for c in columns if c in present], use_threads=False
             )
         except (OSError, pa.ArrowException) as exc:
             raise StoreDamaged(f"cannot read the archive file {file.path}: {exc}", file=file.path) from exc
         types = {f.name: f.type for f in value_fields(file.dataset.kind)}
         absent = {name: pa.nulls(table.num_rows, types[name]) for name in columns if name not in present}
-        return pa.table({n: absent[n] if n in absent else self._decode(n, one_chunk(table[n])) for n in columns})
+        return pa.table({n: absent[n] if n in absent else self._decode(n, table[n]) for n in columns})
 
     def _decode(self, name: str, column: Any) -> Any:
-        if name == "timestamp":
-            return column.view(pa.int64())
+        if pa.types.is_decimal(column.type):
+            return pa.chunked_array([to_float(chunk) for chunk in column.chunks], pa.float64())
         if name == "source":
+            column = one_chunk(column.unify_dictionaries())
             ids = np.array([self._source_id(text) for text in column.dictionary.to_pylist()], "i4")
             return pa.array(ids[column.indices.to_numpy()])
-        return to_float(column)
+        return one_chunk(column).view(pa.int64()) if name == "timestamp" else column
 
     def _footer(self, file: ArchiveFile) -> Any:
         with self._lock:

@@ -57,10 +57,11 @@ FILES_BESIDE = 4
 
 @dataclass(frozen=True, slots=True)
 class _Swap:
-    """What the compaction of one span did."""
+    """What the compaction of one span did; `floor` is the version up to which its hot rows are archived now."""
 
     dataset: Dataset
     span: int
+    floor: int
     written: list[ArchiveFile]
     replaced: list[ArchiveFile]
 
@@ -132,7 +133,7 @@ class Compactor:
             raise
         finally:
             release()
-        return _Swap(dataset, span, written, replaced)
+        return _Swap(dataset, span, snapshot.head, written, replaced)
 
     def _write_files(
         self, snapshot: Snapshot, dataset: Dataset, span: int
@@ -229,17 +230,17 @@ class Compactor:
         """Delete what swaps hid: nobody reads it any more."""
         engine = self._engine
         for dataset in {swap.dataset for swap in swaps}:
-            spans = [swap.span for swap in swaps if swap.dataset == dataset]
-            self._purge(dataset, spans)
+            # Not the floors of now: readers of a later swap's hot rows may still be there.
+            self._purge(dataset, {swap.span: swap.floor for swap in swaps if swap.dataset == dataset})
             failpoint("compact.purged")
         for file in (file for swap in swaps for file in swap.replaced):
             engine.reader.forget(file)
             (engine.folder / file.path).unlink(missing_ok=True)
             failpoint("compact.file.unlinked")
 
-    def _purge(self, dataset: Dataset, spans: list[int]) -> None:
+    def _purge(self, dataset: Dataset, floors: dict[int, int]) -> None:
         engine = self._engine
-        slices = hot.purge(engine.connection, engine.snapshot.shelf(dataset), dataset, spans)
+        slices = hot.purge(engine.connection, dataset, floors)
         with faults("clear archived rows"):
             while True:  # a writer may come in between two slices
                 with engine.writing:

@@ -86,7 +86,7 @@ class Engine:
     def _finish_purges(self) -> None:
         for dataset, shelf in self.snapshot.shelves.items():
             with faults("clear archived rows"):
-                for _ in hot.purge(self.connection, shelf, dataset, list(shelf.floors)):
+                for _ in hot.purge(self.connection, dataset, shelf.floors):
                     pass
 
     def sweep(self, first_id: int = 0) -> None:

@@ -7,7 +7,7 @@ data never asks DuckDB.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from tapehouse.store.archive.files import PLACE, value_fields
 from tapehouse.store.archive.spans import Dataset
-from tapehouse.store.duckdb.catalog import Shelf, Snapshot
+from tapehouse.store.duckdb.catalog import Snapshot
 from tapehouse.store.duckdb.versions import Verdict
 
 ROWS_PER_DELETE = 100_000
@@ -182,11 +182,13 @@ def _above_floors(snapshot: Snapshot, dataset: Dataset, table: pa.Table) -> pa.T
     return table if above.all() else table.filter(pa.array(above))
 
 
-def purge(connection: duckdb.DuckDBPyConnection, shelf: Shelf, dataset: Dataset, spans: Sequence[int]) -> Iterator[int]:
-    """Delete those spans' hot rows that the archive holds, a slice at each step; yields how many each slice had."""
+def purge(connection: duckdb.DuckDBPyConnection, dataset: Dataset, floors: Mapping[int, int]) -> Iterator[int]:
+    """Delete the hot rows of those spans up to their floors, a slice at each step; yields how many each slice had."""
+    if not floors:
+        return
     condition = " OR ".join(
         f"(timestamp >= {start} AND timestamp < {end} AND commit <= {floor})"
-        for start, end, floor in _hidden(shelf, dataset, spans)
+        for start, end, floor in _ranges(dataset, floors)
     )
     # A checkpoint in between may give rows smaller numbers, so look again until none is left.
     while (bounds := _rows_between(connection, dataset, condition)) is not None:
@@ -195,11 +197,11 @@ def purge(connection: duckdb.DuckDBPyConnection, shelf: Shelf, dataset: Dataset,
             yield int(connection.execute(statement, [low, low + ROWS_PER_DELETE]).fetchall()[0][0])
 
 
-def _hidden(shelf: Shelf, dataset: Dataset, spans: Sequence[int]) -> list[tuple[int, int, int]]:
+def _ranges(dataset: Dataset, floors: Mapping[int, int]) -> list[tuple[int, int, int]]:
     """`[start, end)` and floor, neighbours with the same floor taken together."""
     ranges: list[tuple[int, int, int]] = []
-    for span in sorted(spans):
-        (start, end), floor = dataset.bounds(span), shelf.floors[span]
+    for span, floor in sorted(floors.items()):
+        start, end = dataset.bounds(span)
         if ranges and ranges[-1][1:] == (start, floor):
             start = ranges.pop()[0]
         ranges.append((start, end, floor))

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow as pa
 from tapehouse.errors import InvalidRequest, NotFound
 from tapehouse.model import NAME, TIMESTAMP, Kind, read_schema
 from tapehouse.store.archive.columns import one_chunk
-from tapehouse.store.archive.files import internal_schema
+from tapehouse.store.archive.files import ArchiveFile, internal_schema
 from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.base import Key, Reading, Selection
 from tapehouse.store.duckdb.catalog import Snapshot
@@ -24,6 +24,8 @@ from tapehouse.store.duckdb.versions import version_columns, visible
 from tapehouse.store.tables import check_selection
 
 SYMBOLS_PER_HOT_QUERY = 64
+ROWS_PER_RUN = 300_000
+"""Rows of several symbols that are read, and handed out, at once."""
 READ_AHEAD = 4
 """Row groups that are decoded ahead of the consumer; more would only take memory."""
 
@@ -42,6 +44,13 @@ class Scope:
     as_of: int
     source: int | None = None
     newest_first: bool = False
+
+
+class Found(NamedTuple):
+    """Internal rows and the place of their symbol among the answer's: one number, or one for each row."""
+
+    place: int | np.ndarray
+    rows: pa.Table
 
 
 @dataclass(slots=True)
@@ -105,8 +114,8 @@ class Reads:
         pages = Pages(selection.limit, selection.after, selection.newest_first)
 
         def batches() -> Iterator[pa.RecordBatch]:
-            for place, rows in self._rows(scope, symbols, pages):
-                yield encode(schema, rows, place, dictionaries)
+            for found in self._rows(scope, symbols, pages):
+                yield encode(schema, found, dictionaries)
 
         return Reading(schema, as_of, batches(), release)
 
@@ -126,29 +135,59 @@ class Reads:
         )  # fmt: skip
         return (None, []) if source == -1 or not names else (scope, sorted(names))
 
-    def _rows(self, scope: Scope, symbols: list[str], pages: Pages) -> Iterator[tuple[int, pa.Table]]:
-        """Place of the symbol and rows, in the order of the answer."""
+    def _rows(self, scope: Scope, symbols: list[str], pages: Pages) -> Iterator[Found]:
+        """The rows in the order of the answer."""
         # A page rarely needs more than its first pieces, so nothing is read ahead for it.
         tasks, ahead = (self._tasks, READ_AHEAD) if pages.limit is None else (self._tasks_one_by_one, 0)
-        for place, rows in _ahead(self._pool, tasks(scope, symbols), ahead):
+        for found in _ahead(self._pool, tasks(scope, symbols), ahead):
+            rows = found.rows
             if scope.newest_first:
                 rows = rows.take(pa.array(np.arange(rows.num_rows - 1, -1, -1)))
-            rows = pages.cut(symbols[place], rows)
+            if isinstance(found.place, int):
+                rows = pages.cut(symbols[found.place], rows)
             if rows.num_rows:
-                yield place, rows
+                yield Found(found.place, rows)
             if pages.done:
                 return
 
-    def _tasks(self, scope: Scope, symbols: list[str]) -> Iterator[Callable[[], tuple[int, pa.Table]]]:
+    def _tasks(self, scope: Scope, symbols: list[str]) -> Iterator[Callable[[], Found]]:
         ids = [self._engine.symbols.ids[name] for name in symbols]
         for low in range(0, len(ids), SYMBOLS_PER_HOT_QUERY):
             chunk = ids[low : low + SYMBOLS_PER_HOT_QUERY]
             hot = self.hot_rows(scope, chunk)
-            for offset, symbol in enumerate(chunk):
-                for span in self._spans(scope, symbol, hot.get(symbol)):
-                    yield _Piece(self, scope, symbol, span, hot.get(symbol), low + offset)
+            run: _Run | None = None
+            for place, symbol in enumerate(chunk, low):
+                spans = self._spans(scope, symbol, hot.get(symbol))
+                sole = self._sole_file(scope, symbol, spans) if symbol not in hot else None
+                if run is not None and (sole is None or not run.takes(*sole)):
+                    yield run
+                    run = None
+                if sole is None:
+                    for span in spans:
+                        yield _Piece(self, scope, symbol, span, hot.get(symbol), place)
+                else:
+                    run = run or _Run(self, scope, sole[0])
+                    run.add(place, sole[1])
+            if run is not None:
+                yield run
 
-    def _tasks_one_by_one(self, scope: Scope, symbols: list[str]) -> Iterator[Callable[[], tuple[int, pa.Table]]]:
+    def _sole_file(self, scope: Scope, symbol: int, spans: list[int]) -> tuple[ArchiveFile, list[int]] | None:
+        """The one file, and its groups, that has all there is to read of a symbol; None when it is not that simple.
+
+        Neighbours in a file are then read at once, which is much faster than one by one.
+        """
+        if len(spans) != 1 or scope.newest_first or scope.source is not None:
+            return None
+        shelf = scope.snapshot.shelf(scope.dataset)
+        floor = shelf.floors[spans[0]]
+        deleted = any(d.version > floor for d in scope.snapshot.deletes_of(scope.dataset, symbol))
+        if deleted or scope.as_of < floor:
+            return None
+        held = [(f, f.groups_of(symbol, scope.start, scope.end)) for f in shelf.files[spans[0]] if not f.history]
+        found = [(file, groups) for file, groups in held if groups]
+        return found[0] if len(found) == 1 else None
+
+    def _tasks_one_by_one(self, scope: Scope, symbols: list[str]) -> Iterator[Callable[[], Found]]:
         """The same, asking for the hot rows of one symbol and span at a time."""
         dataset, index = scope.dataset, self._engine.hot
         for place, name in enumerate(symbols):
@@ -238,6 +277,11 @@ class Reads:
         )
         return rows.take(pa.array(positions))
 
+    def row_groups(self, file: ArchiveFile, groups: Sequence[int], scope: Scope) -> pa.Table:
+        """Whole row groups of a file, with the scope's columns."""
+        names = [name for name in dict.fromkeys(("timestamp", *scope.columns)) if name != "symbol"]
+        return self._engine.reader.read(file, groups, names)
+
     def _archived(
         self, scope: Scope, symbol: int, span: int, columns: Sequence[str], *, history: bool
     ) -> list[pa.Table]:
@@ -249,21 +293,53 @@ class Reads:
                 continue
             names = [*wanted, "lost"] if file.history else wanted
             for i in file.groups_of(symbol, scope.start, scope.end):
-                rows = self._engine.reader.read(file, i, names)
+                rows = self._engine.reader.read(file, [i], names)
                 found.append((file.history, int(file.first[i]), _within(rows, scope.start, scope.end)))
         return [rows for _, _, rows in sorted(found, key=lambda entry: entry[:2])]
 
 
+class _Run:
+    """Neighbouring symbols of one file, all of whose rows in the scope are there."""
+
+    def __init__(self, reads: Reads, scope: Scope, file: ArchiveFile) -> None:
+        self._reads, self._scope, self._file = reads, scope, file
+        self._places: list[int] = []
+        self._groups: list[int] = []
+
+    def takes(self, file: ArchiveFile, groups: list[int]) -> bool:
+        """Whether those groups may come along."""
+        rows = self._file.rows[self._groups].sum() + file.rows[groups].sum()
+        return file is self._file and bool(rows <= ROWS_PER_RUN)
+
+    def add(self, place: int, groups: list[int]) -> None:
+        """Take along the next symbol of the answer."""
+        self._places += [place] * len(groups)
+        self._groups += groups
+
+    def __call__(self) -> Found:
+        scope, file = self._scope, self._file
+        if len(set(self._places)) == 1:
+            symbol = int(file.symbols[self._groups[0]])
+            return Found(self._places[0], self._reads.piece(scope, symbol, file.span, None))
+        rows = self._reads.row_groups(file, self._groups, scope)
+        places = np.repeat(np.array(self._places, "i4"), file.rows[self._groups])
+        times = rows["timestamp"].to_numpy()
+        if times.min() < scope.start or times.max() >= scope.end:
+            within = (times >= scope.start) & (times < scope.end)
+            rows, places = rows.filter(pa.array(within)), places[within]
+        return Found(places, rows)
+
+
 class _Piece:
-    """One piece of work of a read, done in whichever thread calls it."""
+    """One symbol in one span."""
 
     __slots__ = ("_arguments", "_place", "_reads")
 
     def __init__(self, reads: Reads, scope: Scope, symbol: int, span: int, hot: pa.Table | None, place: int) -> None:
         self._reads, self._arguments, self._place = reads, (scope, symbol, span, hot), place
 
-    def __call__(self) -> tuple[int, pa.Table]:
-        return self._place, self._reads.piece(*self._arguments)
+    def __call__(self) -> Found:
+        return Found(self._place, self._reads.piece(*self._arguments))
 
 
 def _ahead(pool: ThreadPoolExecutor, tasks: Iterable[Callable[[], _T]], depth: int) -> Iterator[_T]:
@@ -310,12 +386,12 @@ def _in_order(rows: pa.Table) -> pa.Table:
     return rows.take(pa.array(np.lexsort((rows["commit"].to_numpy(), times))))
 
 
-def encode(schema: pa.Schema, rows: pa.Table, place: int, dictionaries: dict[str, pa.Array]) -> pa.RecordBatch:
-    """Internal rows of one symbol as a batch of the answer; `place` is the symbol's index in its dictionary."""
-    columns = []
+def encode(schema: pa.Schema, found: Found, dictionaries: dict[str, pa.Array]) -> pa.RecordBatch:
+    """Internal rows as a batch of the answer."""
+    rows, columns = found.rows, []
     for wanted in schema:
         if wanted.name == "symbol":
-            indices = pa.array(np.full(rows.num_rows, place, "i4"))
+            indices = pa.array(np.broadcast_to(np.asarray(found.place, "i4"), rows.num_rows))
             columns.append(pa.DictionaryArray.from_arrays(indices, dictionaries["symbol"]))
         elif wanted.name == "timestamp":
             columns.append(one_chunk(rows["timestamp"]).view(TIMESTAMP))
