@@ -132,7 +132,7 @@ class FileWriter:
             store_decimal_as_integer=True,
             use_dictionary=[name for name in _DICTIONARIES if name in self.schema.names],
             column_encoding=_encodings(self.schema),
-            write_statistics=["symbol", "timestamp", "commit"],
+            write_statistics=["symbol", "timestamp"],
             sorting_columns=[pq.SortingColumn(0), pq.SortingColumn(1)],
         )
 
@@ -238,7 +238,7 @@ class FileReader:
         A column that the file does not have comes as nulls.
         """
         try:
-            opened = pq.ParquetFile(self._root / file.path, metadata=self._footer(file), read_dictionary=["source"])
+            opened = self._open(file, with_source="source" in columns)
             present = set(opened.schema_arrow.names)
             table = opened.read_row_groups(
                 file.groups[groups].tolist(), columns=[c for c in columns if c in present], use_threads=False
@@ -258,18 +258,27 @@ class FileReader:
             return pa.array(ids[column.indices.to_numpy()])
         return one_chunk(column).view(pa.int64()) if name == "timestamp" else column
 
-    def _footer(self, file: ArchiveFile) -> Any:
+    def _open(self, file: ArchiveFile, *, with_source: bool) -> Any:
         with self._lock:
             footer = self._footers.get(file.id)
             if footer is not None:
                 self._footers.move_to_end(file.id)
-                return footer
-        footer = pq.read_metadata(self._root / file.path)
+        opened = pq.ParquetFile(
+            pa.OSFile(str(self._root / file.path)),
+            metadata=footer,
+            read_dictionary=["source"] if with_source else None,
+            # Reading ahead into buffers costs more than it saves for a few row groups of a local file.
+            pre_buffer=False,
+        )
+        if footer is None:
+            self._keep(file, opened.metadata)
+        return opened
+
+    def _keep(self, file: ArchiveFile, footer: Any) -> None:
         with self._lock:
             self._footers[file.id] = footer
             while len(self._footers) > FOOTERS_KEPT:
                 self._footers.popitem(last=False)
-        return footer
 
     def forget(self, file: ArchiveFile | None = None) -> None:
         """Drop the footer of a file that goes away, or all of them."""

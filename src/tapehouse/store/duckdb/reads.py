@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,8 +28,6 @@ ROWS_PER_RUN = 300_000
 """Rows of several symbols that are read, and handed out, at once."""
 READ_AHEAD = 4
 """Row groups that are decoded ahead of the consumer; more would only take memory."""
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +148,7 @@ class Reads:
             if pages.done:
                 return
 
-    def _tasks(self, scope: Scope, symbols: list[str]) -> Iterator[Callable[[], Found]]:
+    def _tasks(self, scope: Scope, symbols: list[str]) -> Iterator[_Run | _Piece]:
         ids = [self._engine.symbols.ids[name] for name in symbols]
         for low in range(0, len(ids), SYMBOLS_PER_HOT_QUERY):
             chunk = ids[low : low + SYMBOLS_PER_HOT_QUERY]
@@ -187,7 +185,7 @@ class Reads:
         found = [(file, groups) for file, groups in held if groups]
         return found[0] if len(found) == 1 else None
 
-    def _tasks_one_by_one(self, scope: Scope, symbols: list[str]) -> Iterator[Callable[[], Found]]:
+    def _tasks_one_by_one(self, scope: Scope, symbols: list[str]) -> Iterator[_Run | _Piece]:
         """The same, asking for the hot rows of one symbol and span at a time."""
         dataset, index = scope.dataset, self._engine.hot
         for place, name in enumerate(symbols):
@@ -342,22 +340,29 @@ class _Piece:
         return Found(self._place, self._reads.piece(*self._arguments))
 
 
-def _ahead(pool: ThreadPoolExecutor, tasks: Iterable[Callable[[], _T]], depth: int) -> Iterator[_T]:
-    """The results in order, with up to `depth` of them under way."""
-    if not depth:
-        yield from (task() for task in tasks)
-        return
-    running: deque[Future[_T]] = deque()
+def _ahead(pool: ThreadPoolExecutor, tasks: Iterable[_Run | _Piece], depth: int) -> Iterator[Found]:
+    """The results in order, with up to `depth` large tasks under way in other threads.
+
+    A single row group is decoded sooner than another thread takes it up.
+    """
+    running: deque[Future[Found] | _Piece | _Run] = deque()
     try:
         for task in tasks:
-            running.append(pool.submit(task))
-            if len(running) > depth:
-                yield running.popleft().result()
+            running.append(pool.submit(task) if depth and isinstance(task, _Run) else task)
+            while len(running) > depth or isinstance(running[0], _Piece | _Run):
+                yield _result(running.popleft())
+                if not running:
+                    break
         while running:
-            yield running.popleft().result()
+            yield _result(running.popleft())
     finally:
         for future in running:
-            future.cancel()
+            if isinstance(future, Future):
+                future.cancel()
+
+
+def _result(task: Future[Found] | _Piece | _Run) -> Found:
+    return task.result() if isinstance(task, Future) else task()
 
 
 def _within(rows: pa.Table, start: int, end: int) -> pa.Table:
@@ -376,7 +381,9 @@ def _joined(kind: Kind, tables: list[pa.Table], columns: Sequence[str]) -> pa.Ta
         if "lost" in names and "lost" not in table.column_names:
             table = table.append_column("lost", pa.array(np.zeros(table.num_rows, bool)))
         filled.append(table.select(names))
-    return pa.concat_tables([internal_schema(kind, names).empty_table(), *filled])
+    if len(filled) == 1:  # the usual case, and a concatenation would have its columns copied later on
+        return filled[0]
+    return pa.concat_tables(filled) if filled else internal_schema(kind, names).empty_table()
 
 
 def _in_order(rows: pa.Table) -> pa.Table:
