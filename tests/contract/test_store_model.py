@@ -62,10 +62,14 @@ class Entry(NamedTuple):
 
 
 class State(NamedTuple):
-    """What is current, and what each source said last, by key: (kind, interval, symbol, timestamp, ...identity)."""
+    """What is current, what each source said last, and all that it said.
+
+    By key: (kind, interval, symbol, timestamp, ...identity).
+    """
 
     current: dict[tuple[Any, ...], Entry]
     said: dict[tuple[Any, ...], Entry]
+    heard: dict[tuple[Any, ...], tuple[dict[str, Any], ...]]
 
 
 def keyed(
@@ -93,7 +97,7 @@ class Model:
     """The store as dictionaries: `states[n]` is what a read as of commit n must find."""
 
     def __init__(self) -> None:
-        self.states = [State({}, {})]
+        self.states = [State({}, {}, {})]
 
     def write(
         self,
@@ -130,16 +134,21 @@ class Model:
                 elif first and before is not None and on_conflict != "keep" and self._ranks(entry, before, ranks):
                     counted["replaced"] += 1
                     won.append((key, entry))
-                elif said is not None and said.row == entry.row:
+                elif (said is not None and said.row == entry.row) or (
+                    sum(e.row["source"] == entry.row["source"] for e in distinct) > 1
+                    and entry.row in now.heard.get((*key, entry.row["source"]), ())
+                ):
                     counted["unchanged"] += 1
                 else:
                     counted["rejected"] += 1
                     lost.append((key, entry))
         if lost or won:
-            self.states.append(State(dict(now.current), dict(now.said)))
+            self.states.append(State(dict(now.current), dict(now.said), dict(now.heard)))
             # In one commit a row that is not lost counts as said after one that is.
             for key, entry in [*sorted(lost, key=lambda one: one[1].place), *won]:
-                self.states[-1].said[(*key, entry.row["source"])] = entry
+                own = (*key, entry.row["source"])
+                self.states[-1].said[own] = entry
+                self.states[-1].heard[own] = (*self.states[-1].heard.get(own, ()), entry.row)
             self.states[-1].current.update(won)
         return {name: count for name, count in counted.items() if count}
 
@@ -152,14 +161,14 @@ class Model:
         """The counts of the commit."""
         now = self.states[-1]
 
-        def kept(entries: dict[tuple[Any, ...], Entry]) -> dict[tuple[Any, ...], Entry]:
+        def kept(entries: dict[tuple[Any, ...], Any]) -> dict[tuple[Any, ...], Any]:
             return {
                 key: entry
                 for key, entry in entries.items()
                 if not (key[:2] == dataset and key[2] in symbols and start <= key[3] < end)
             }
 
-        after = State(kept(now.current), kept(now.said))
+        after = State(kept(now.current), kept(now.said), kept(now.heard))
         deleted = len(now.current) - len(after.current)
         if deleted:
             self.states.append(after)

@@ -189,3 +189,30 @@ class TestTheCommit:
         assert counts(store.write(Kind.BARS, rows, interval=Interval.M1)) == {"inserted": 10_000}
         assert counts(store.write(Kind.BARS, rows, interval=Interval.M1)) == {"unchanged": 10_000}
         assert [series.rows for series in store.coverage()] == [1429] * 4 + [1428] * 3
+
+
+class TestTwice:
+    """The same table written again changes nothing, whatever it holds."""
+
+    TABLES = (
+        (("x", 1), ("x", 2)),
+        (("x", 1), ("x", 2), ("x", 1), ("x", 3)),
+        (("x", 1), ("y", 2), ("x", 3), ("y", 1)),
+        (("y", 2), ("y", 3)),
+    )
+
+    @pytest.mark.parametrize("on_conflict", [OnConflict.REPLACE, OnConflict.KEEP, OnConflict.PREFER])
+    @pytest.mark.parametrize("before", [None, ("x", 1), ("x", 2), ("z", 9)])
+    @pytest.mark.parametrize("rows", TABLES)
+    def test_a_table_written_again_changes_nothing(
+        self, store: Any, rows: tuple[tuple[str, int], ...], before: tuple[str, int] | None, on_conflict: OnConflict
+    ) -> None:
+        if before is not None:
+            write(store, bar("A", T0, before[1]), source=before[0])
+        table = [bar("A", T0, value, source=source) for source, value in rows]
+        options = {"on_conflict": on_conflict, "prefer": ["y"]}
+        write(store, *table, **options)
+        head, said = store.head(), [sources(store, source=source) for source in (None, "x", "y", "z")]
+        assert counts(write(store, *table, **options)) == {"unchanged": len(rows)}
+        assert store.head() == head
+        assert [sources(store, source=source) for source in (None, "x", "y", "z")] == said

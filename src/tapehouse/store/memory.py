@@ -420,11 +420,24 @@ def _judge_key(
             verdict = "unchanged"
         elif not judged and current is not None and _wins(candidate.row, current.row, on_conflict, prefer):
             verdict = "replaced"
+        elif on_conflict is not OnConflict.ERROR and _said_before(records, identity, candidate, candidates, head):
+            verdict = "unchanged"
         else:
-            own = records.newest_of(candidate.row["source"], identity, head)
-            verdict = "unchanged" if own is not None and _same(candidate.row, own.row) else "rejected"
+            verdict = "rejected"
         judged.append(candidate._replace(verdict=verdict))
     return judged
+
+
+def _said_before(
+    records: Records, identity: Identity, candidate: Written, candidates: Sequence[Written], head: int
+) -> bool:
+    """Whether a rejected row is no news: its source's newest version says the same or, if the table has another row of
+    that key and source, any of its versions does. The table written again then changes nothing."""
+    source = candidate.row["source"]
+    rivals = [c for c in candidates if c.row["source"] == source and not _same(c.row, candidate.row)]
+    newest = records.newest_of(source, identity, head)
+    own = records.visible(identity, head) if rivals else [newest] if newest is not None else []
+    return any(_same(candidate.row, version.row) for version in own)
 
 
 def _wins(row: Row, current: Row, on_conflict: OnConflict, prefer: Sequence[str]) -> bool:

@@ -85,17 +85,19 @@ def judge(
     *,
     on_conflict: OnConflict,
     prefer: Sequence[int],
+    repeats: bool,
 ) -> np.ndarray:
     """The verdict on each incoming row, given every stored version (not deleted) of the keys that it may meet.
 
-    Stored rows of one commit stand as they were written.
-
-    Under `error`, `REPLACED` and `REJECTED` both mean a conflict.
+    Stored rows of one commit stand as they were written. `repeats` says whether the table may have two rows of one
+    key. Under `error`, `REPLACED` and `REJECTED` both mean a conflict.
     """
     cursor.register("incoming", incoming.append_column("pos", pa.array(np.arange(incoming.num_rows))))
     cursor.register("stored", stored.append_column("pos", pa.array(np.arange(stored.num_rows))))
     try:
-        verdicts = cursor.sql(_judgement(kind, incoming.column_names, on_conflict, prefer)).fetchnumpy()
+        verdicts = cursor.sql(
+            _judgement(kind, incoming.column_names, on_conflict, prefer, repeats=repeats)
+        ).fetchnumpy()
     finally:
         cursor.unregister("incoming")
         cursor.unregister("stored")
@@ -104,21 +106,25 @@ def judge(
     return judged
 
 
-def _judgement(kind: Kind, columns: Sequence[str], on_conflict: OnConflict, prefer: Sequence[int]) -> str:
+def _judgement(
+    kind: Kind, columns: Sequence[str], on_conflict: OnConflict, prefer: Sequence[int], *, repeats: bool
+) -> str:
     values = [f.name for f in value_fields(kind)]
     key, same_key = _key(kind), " AND ".join(f"n.{k} IS NOT DISTINCT FROM o.{k}" for k in _key_names(kind))
     present = ", ".join(f'"{v}"' if v in columns else f"NULL AS {v}" for v in values)
     equal = " AND ".join(f'n."{v}" IS NOT DISTINCT FROM {{0}}."{v}"' for v in [*values, "source"])
-    # Of rows of one key in the table the later wins among equals; under `keep` the first.
-    best = "pos" if on_conflict is OnConflict.KEEP else "rank, pos DESC"
     prefer = prefer if on_conflict is OnConflict.PREFER else ()
     keys = ", ".join(_key_names(kind))
     stored_values = ", ".join(f'"{v}"' for v in values)
+    # Without rivals in the table only a source's newest version counts; `error` lets no loser pass.
+    newest = "false" if on_conflict is OnConflict.ERROR else equal.format("own")
+    any_version = f"EXISTS (SELECT 1 FROM versions v WHERE {same_key.replace('o.', 'v.')} AND {equal.format('v')})"
+    heard = f"n.rival AND {any_version}" if repeats and on_conflict is not OnConflict.ERROR else "false"
+    places = _places(keys, f"{keys}, {stored_values}, source", on_conflict) if repeats else _ALONE
     wins = {"replace": "true", "keep": "false", "prefer": "n.rank <= o.rank", "error": "true"}[on_conflict]
     return f"""
     WITH n AS (
-        SELECT *, row_number() OVER (PARTITION BY {keys} ORDER BY {best}) AS place,
-               row_number() OVER (PARTITION BY {keys}, {stored_values}, source ORDER BY {best}) AS again
+        SELECT *, {places}
         FROM (SELECT pos, symbol, timestamp, source, {present}, {key}, {_rank(prefer)} AS rank FROM incoming)),
     versions AS (SELECT *, {key}, {_rank(prefer)} AS rank FROM stored),
     o AS (SELECT * FROM versions WHERE NOT lost
@@ -130,10 +136,25 @@ def _judgement(kind: Kind, columns: Sequence[str], on_conflict: OnConflict, pref
         WHEN n.place = 1 AND o.symbol IS NULL THEN {Verdict.INSERTED:d}
         WHEN n.place = 1 AND {equal.format("o")} THEN {Verdict.UNCHANGED:d}
         WHEN n.place = 1 AND {wins} THEN {Verdict.REPLACED:d}
-        WHEN own.symbol IS NOT NULL AND {equal.format("own")} THEN {Verdict.UNCHANGED:d}
+        WHEN own.symbol IS NOT NULL AND {newest} THEN {Verdict.UNCHANGED:d}
+        WHEN {heard} THEN {Verdict.UNCHANGED:d}
         ELSE {Verdict.REJECTED:d} END AS verdict
     FROM n LEFT JOIN o ON {same_key}
     LEFT JOIN own ON {same_key.replace("o.", "own.")} AND n.source = own.source"""
+
+
+_ALONE = "1 AS place, 1 AS again, false AS rival"
+
+
+def _places(keys: str, all_columns: str, on_conflict: OnConflict) -> str:
+    """A row's place among those of its key in the table, how often it has stood there, and whether its source differs
+    with itself. The later wins among rows of equal rank; under `keep` the first does."""
+    best = "pos" if on_conflict is OnConflict.KEEP else "rank, pos DESC"
+    return (
+        f"row_number() OVER (PARTITION BY {keys} ORDER BY {best}) AS place, "
+        f"row_number() OVER (PARTITION BY {all_columns} ORDER BY {best}) AS again, "
+        f"count(*) OVER (PARTITION BY {keys}, source) > count(*) OVER (PARTITION BY {all_columns}) AS rival"
+    )
 
 
 def _rank(prefer: Sequence[int]) -> str:

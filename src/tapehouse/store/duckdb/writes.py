@@ -114,7 +114,8 @@ class Writes:
     def _judge(self, incoming: Incoming, on_conflict: OnConflict, prefer: Sequence[str]) -> np.ndarray | None:
         """The verdict on each row; None means that all are new, without any comparison."""
         overlapping = self._overlapping(incoming)
-        if not overlapping and not _may_repeat(incoming):
+        repeats = _may_repeat(incoming)
+        if not overlapping and not repeats:
             return None
         stored = self._stored(incoming, overlapping)
         ranks = [self._engine.sources.ids.get(name, -1) for name in prefer]
@@ -124,7 +125,7 @@ class Writes:
         ]
         with self._engine.query("compare with stored rows") as cursor:
             kind, rows = incoming.dataset.kind, incoming.rows
-            verdicts = judge(cursor, kind, rows, stored, on_conflict=on_conflict, prefer=ranks)
+            verdicts = judge(cursor, kind, rows, stored, on_conflict=on_conflict, prefer=ranks, repeats=repeats)
         if on_conflict is OnConflict.ERROR:
             self._refuse_conflicts(incoming, verdicts)
         return verdicts
