@@ -6,7 +6,9 @@ Time is UTC int64 nanoseconds everywhere; in Arrow it is `timestamp('ns', 'UTC')
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from enum import StrEnum
+from functools import lru_cache
 
 import msgspec
 import pyarrow as pa
@@ -233,6 +235,30 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     tick_size: float | None = None
     currency: str | None = None
     asset_class: str | None = None
+
+
+class Instruments:
+    """Instruments, looked up by symbol: a symbol's own name first, then the longest pattern that it matches."""
+
+    def __init__(self, instruments: Iterable[Instrument]) -> None:
+        instruments = list(instruments)
+        self._exact = {known.pattern: known for known in instruments if "*" not in known.pattern}
+        wild = [known for known in instruments if "*" in known.pattern]
+        self._wild = sorted(wild, key=lambda known: (-len(known.pattern), known.pattern))
+
+    def of(self, symbol: str) -> Instrument:
+        """What is known of the symbol; the defaults (24/7, UTC) when nothing is."""
+        if exact := self._exact.get(symbol):
+            return exact
+        found = (known for known in self._wild if wildcard(known.pattern).fullmatch(symbol))
+        return next(found, None) or Instrument(pattern=symbol)
+
+
+@lru_cache(maxsize=1_024)
+def wildcard(pattern: str, single: str | None = None) -> re.Pattern[str]:
+    """A pattern in which `*` is any text, and `single` (when given) any one character; all else is itself."""
+    parts = [".*" if char == "*" else "." if char == single else re.escape(char) for char in pattern]
+    return re.compile("".join(parts), re.DOTALL)
 
 
 class Commit(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,8 +7,7 @@ and zones begin at 9:30 and at +05:45; of days and longer at midnight in the zon
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +25,7 @@ from tapehouse.model import (
     SCHEMAS,
     TIMESTAMP,
     Instrument,
+    Instruments,
     Interval,
     Kind,
     check_symbol,
@@ -86,7 +86,7 @@ class Judge:
         if file.kind is None or file.times is None:
             raise ValueError(f"{file.name} was not recognised")
         self._file, self._kind, self._times = file, file.kind, file.times
-        self._zone_of = _zones_of(instruments)
+        self._instruments = Instruments(instruments)
         self._zone = None if file.times.zone is None else Zone(file.times.zone)
 
     def __call__(self, columns: dict[str, pa.Array], verdict: Verdict) -> pa.Table:
@@ -166,7 +166,7 @@ class Judge:
         """The zones there are, and the rows of each; the only one's rows are not looked at."""
         if self._zone is not None:
             return [(self._zone, np.empty(0, bool))]
-        names = [self._zone_of(symbol) for symbol in symbols.dictionary.to_pylist()]
+        names = [self._instruments.of(symbol).timezone for symbol in symbols.dictionary.to_pylist()]
         distinct = sorted(set(names))
         if len(distinct) == 1:
             return [(Zone(distinct[0]), np.empty(0, bool))]
@@ -218,20 +218,6 @@ class Judge:
         if any(len(numbers[name]) and not numbers[name].min() > 0 for name in _PRICES[self._kind]):
             odd = np.any([numbers[name] <= 0 for name in _PRICES[self._kind]], axis=0)
             verdict.remark(int((odd if verdict.good is None else odd & verdict.good).sum()), SUSPICIOUS_PRICE)
-
-
-def _zones_of(instruments: Sequence[Instrument]) -> Callable[[str], str]:
-    """The zone of a symbol: by its own name, then by the longest pattern that it matches, else UTC."""
-    exact = {known.pattern: known.timezone for known in instruments if "*" not in known.pattern}
-    wild = [(re.escape(known.pattern).replace(r"\*", ".*"), known) for known in instruments if "*" in known.pattern]
-    wild.sort(key=lambda each: (-len(each[1].pattern), each[1].pattern))
-
-    def zone_of(symbol: str) -> str:
-        if symbol in exact:
-            return exact[symbol]
-        return next((known.timezone for pattern, known in wild if re.fullmatch(pattern, symbol)), "UTC")
-
-    return zone_of
 
 
 def _reject_outside(values: np.ndarray, none: np.ndarray, low: int, high: int, verdict: Verdict) -> bool:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tapehouse.errors import InvalidTable
-from tapehouse.model import SCHEMAS, Instrument, Kind
+from tapehouse.model import SCHEMAS, Instrument, Instruments, Kind
 
 _ALSO = {
     "time": "timestamp",
@@ -51,19 +50,14 @@ def has_dates(table: pa.Table) -> bool:
 def with_midnights(table: pa.Table, instruments: Sequence[Instrument]) -> pa.Table:
     """The same with each date as midnight in the zone of the symbol's instrument, by default UTC."""
     symbols = table["symbol"].cast(pa.string())
-    zone_of = {symbol: _zone(symbol, instruments) for symbol in symbols.unique().to_pylist()}
+    known = Instruments(instruments)
+    zone_of = {symbol: known.of(symbol or "").timezone for symbol in symbols.unique().to_pylist()}
     zones = sorted(set(zone_of.values())) or ["UTC"]
     times = _midnights(table["timestamp"], zones[0])
     for zone in zones[1:]:
         there = pa.array([symbol for symbol, its in zone_of.items() if its == zone], pa.string())
         times = pc.if_else(pc.is_in(symbols, there), _midnights(table["timestamp"], zone), times)
     return table.set_column(table.column_names.index("timestamp"), "timestamp", times)
-
-
-def _zone(symbol: str | None, instruments: Sequence[Instrument]) -> str:
-    matching = [known for known in instruments if fnmatchcase(symbol or "", known.pattern)]
-    best = max(matching, key=lambda known: (known.pattern == symbol, len(known.pattern)), default=None)
-    return "UTC" if best is None else best.timezone
 
 
 def _midnights(dates: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:

@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 
 from tapehouse.errors import NotSupported
-from tapehouse.model import NAME, Commit, Instrument, Interval, Kind, read_schema
+from tapehouse.model import NAME, Commit, Instrument, Interval, Kind, read_schema, wildcard
 from tapehouse.query.answer import Pager, Rows, StoredAnswer, segments_of
 from tapehouse.query.base import Coverage, Limits, Request
 from tapehouse.query.gaps import coverage_of
-from tapehouse.query.holdings import Holdings, wildcard
+from tapehouse.query.holdings import Holdings
 from tapehouse.query.measures import Groups, Measures
 from tapehouse.query.pages import decode_page, encode_page
 from tapehouse.query.plan import (

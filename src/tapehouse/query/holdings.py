@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
 from msgspec.structs import replace
 
 from tapehouse.errors import NotFound, NotSupported
-from tapehouse.model import MAX_TIME_NS, Instrument, Interval, Kind
+from tapehouse.model import MAX_TIME_NS, Instruments, Interval, Kind
 from tapehouse.store.base import Capability, Key, Selection, Series, Store
 
 COMMIT_NUMBERS_END = 10**12
@@ -119,29 +117,6 @@ class Holdings:
                 if batch.num_rows:
                     return Key(batch["symbol"][0].as_py(), batch["timestamp"][0].value)
         return None
-
-
-class Instruments:
-    """The instruments of a store, looked up by symbol: a symbol's own name first, then the longest pattern."""
-
-    def __init__(self, instruments: Sequence[Instrument]) -> None:
-        self._exact = {known.pattern: known for known in instruments if "*" not in known.pattern}
-        wild = [known for known in instruments if "*" in known.pattern]
-        self._wild = sorted(wild, key=lambda known: (-len(known.pattern), known.pattern))
-
-    def of(self, symbol: str) -> Instrument:
-        """What is known of the symbol; the defaults (24/7, UTC) when nothing is."""
-        if exact := self._exact.get(symbol):
-            return exact
-        found = (known for known in self._wild if wildcard(known.pattern).fullmatch(symbol))
-        return next(found, None) or Instrument(pattern=symbol)
-
-
-@lru_cache(maxsize=1_024)
-def wildcard(pattern: str, single: str | None = None) -> re.Pattern[str]:
-    """A pattern in which `*` is any text, and `single` (when given) any one character; all else is itself."""
-    parts = [".*" if char == "*" else "." if char == single else re.escape(char) for char in pattern]
-    return re.compile("".join(parts), re.DOTALL)
 
 
 def _widened(held: list[Series]) -> list[Series]:
