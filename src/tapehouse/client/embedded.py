@@ -184,7 +184,7 @@ async def _in_thread(batches: Iterator[pa.RecordBatch]) -> AsyncGenerator[pa.Rec
 
 
 def _open(url: str) -> _Opened:
-    from tapehouse.query import StoredHistory
+    from tapehouse.query.history import StoredHistory
     from tapehouse.registry import open_store
 
     store: Any = open_store(url, threads=os.cpu_count() or 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from tapehouse.errors import TapehouseError
 from tapehouse.query.plan import Plan
 from tapehouse.query.resampled import Resampling, with_stored
 from tapehouse.store.base import Key, Reading, Selection
@@ -98,7 +100,11 @@ class Rows:
 
 
 class StoredAnswer:
-    """The `Answer` to a request: batches that are read as they are taken, cut to a page."""
+    """The `Answer` to a request: batches that are read as they are taken, cut to a page.
+
+    It can be iterated once. Closed while it is, by any thread, it waits for the batch that is being read, lets go of
+    the store, and whoever goes on iterating gets a `TapehouseError`: rows that end early are not taken for all.
+    """
 
     def __init__(
         self,
@@ -115,9 +121,13 @@ class StoredAnswer:
         self.next_page: str | None = None
         self._rows = rows
         self._page = page
+        self._batches = rows.batches()
+        self._closed = False
+        self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        with closing(self), closing(self._rows.batches()) as batches:
+        with closing(self):
+            batches = self._taken()
             for batch in batches if self._page is None else self._page.cut(batches):
                 if batch.num_rows:
                     columns = [batch[name] for name in self.schema.names]
@@ -125,13 +135,27 @@ class StoredAnswer:
             if self._page is not None:
                 self.next_page = self._page.token
 
+    def _taken(self) -> Iterator[pa.RecordBatch]:
+        while (batch := self._next()) is not None:
+            yield batch
+
+    def _next(self) -> pa.RecordBatch | None:
+        with self._lock:
+            if self._closed:
+                raise TapehouseError("this answer is closed")
+            return next(self._batches, None)
+
     def table(self) -> pa.Table:
         """All rows at once."""
         return pa.Table.from_batches(list(self), schema=self.schema)
 
     def close(self) -> None:
         """Let go of what the answer pins; idempotent."""
-        self._rows.close()
+        with self._lock:
+            self._closed = True
+            # Closing a generator that was not begun runs none of it, so what was opened for it is closed here.
+            self._batches.close()
+            self._rows.close()
 
 
 class Pager:

@@ -131,6 +131,40 @@ def test_a_folder_that_is_served_is_reached_through_its_socket(tmp_path: Path) -
             Client(tmp_path)
 
 
+def test_rows_that_nobody_takes_to_their_end_are_let_go(tmp_path: Path) -> None:
+    with Client(tmp_path) as client:
+        client.upload(bars(), interval="1d")
+        client.upload(bars("MSFT"), interval="1d")
+        stream = client.stream_bars(None)
+        frames = iter(stream)
+        next(frames)
+        assert open_readings(client) == 1
+        stream.close()
+        assert open_readings(client) == 0
+        with pytest.raises(TapehouseError, match="closed"):
+            next(frames)
+        for _ in client.stream_bars(None):
+            break
+        gc.collect()
+        assert open_readings(client) == 0
+
+
+def open_readings(client: Client) -> int:
+    return int(client.stats()["open_readings"])
+
+
+def test_rows_that_no_task_takes_to_their_end_are_let_go(tmp_path: Path) -> None:
+    async def leave() -> int:
+        async with AsyncClient(tmp_path) as client:
+            await client.upload(bars(), interval="1d")
+            async with client.stream_bars("AAPL") as stream:
+                frames = aiter(stream)
+                await anext(frames)
+            return int((await client.stats())["open_readings"])
+
+    assert asyncio.run(leave()) == 0
+
+
 def test_compact(tmp_path: Path) -> None:
     with Client(tmp_path) as client:
         client.upload(bars(), interval="1d")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import date
+from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from tests.unit.query.tables import Written, at, rows
+from tests.unit.query.tables import Written, at, bars, rows
 
+from tapehouse import query
 from tapehouse.errors import (
     InvalidRequest,
     InvalidSymbol,
@@ -34,7 +42,9 @@ from tapehouse.model import (
 from tapehouse.query import StoredHistory
 from tapehouse.query.base import History, Request
 from tapehouse.query.holdings import COMMIT_NUMBERS_END
-from tapehouse.store.base import Selection
+from tapehouse.store.base import Reading, Selection
+from tapehouse.store.duckdb import DuckDBStore
+from tapehouse.store.memory import MemoryStore
 
 
 @pytest.fixture
@@ -239,13 +249,73 @@ def test_the_latest_bar_of_an_interval_that_is_not_stored_is_made(written: Writt
     assert "made_from" not in bar
 
 
-def test_an_answer_that_is_closed_early_lets_go(written: Written) -> None:
-    answer = written.history.read(Request(interval=Interval.M1))
-    answer.close()
-    answer.close()
-    batches = iter(written.history.read(Request(interval=Interval.D1)))
-    next(batches)
-    batches.close()  # type: ignore[attr-defined]
+@pytest.mark.parametrize("options", [{}, {"limit": 3}, {"as_of": 2}, {"symbols": ("AAPL", "MSFT")}])
+def test_an_answer_that_is_closed_lets_go_at_once(tmp_path: Path, options: dict[str, Any]) -> None:
+    with closing(DuckDBStore(tmp_path)) as store:
+        for symbol in ("AAPL", "MSFT"):
+            store.write(Kind.BARS, bars(symbol, [0, DAY_NS]), interval=Interval.D1)
+        answer = StoredHistory(store).read(Request(interval=Interval.D1, **options))
+        batches = iter(answer)
+        next(batches)
+        assert store.stats()["open_readings"] == 1
+
+        answer.close()
+        assert store.stats()["open_readings"] == 0
+        answer.close()
+        with pytest.raises(TapehouseError, match="this answer is closed"):
+            next(batches)
+
+
+def test_an_answer_that_is_closed_before_it_was_begun_lets_go(tmp_path: Path) -> None:
+    with closing(DuckDBStore(tmp_path)) as store:
+        store.write(Kind.BARS, bars("AAPL", [0, DAY_NS]), interval=Interval.D1)
+        answer = StoredHistory(store).read(Request(interval=Interval.D1))
+        assert store.stats()["open_readings"] == 1
+        answer.close()
+        assert store.stats()["open_readings"] == 0
+
+
+class Halting(MemoryStore):
+    """Stops in the middle of a batch until it is let go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.go_on = Event(), Event()
+
+    def read(self, selection: Selection) -> Reading:
+        found = super().read(selection)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            self.inside.set()
+            assert self.go_on.wait(10)
+            yield from found
+
+        return Reading(found.schema, found.commit, batches(), found.close)
+
+
+def test_closing_waits_for_the_batch_that_another_thread_is_reading() -> None:
+    store = Halting()
+    store.write(Kind.BARS, bars("AAPL", [0, DAY_NS]), interval=Interval.D1)
+    answer = StoredHistory(store).read(Request(interval=Interval.D1))
+    with ThreadPoolExecutor(2) as threads:
+        batch = threads.submit(next, iter(answer))
+        assert store.inside.wait(10)
+        closed = threads.submit(answer.close)
+        store.go_on.set()
+        assert batch.result(10).num_rows == 2
+        closed.result(10)
+
+
+def test_importing_the_contract_does_not_import_what_answers() -> None:
+    program = "import sys, tapehouse.client, tapehouse.query.base; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "tapehouse.query.base" in loaded
+    assert not {"tapehouse.query.history", "tapehouse.resample", "duckdb"} & set(loaded)
+
+
+def test_the_stage_has_no_other_names() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'History'"):
+        query.History  # noqa: B018
 
 
 def test_the_whole_range_of_time_can_be_asked_for(written: Written) -> None:
