@@ -63,7 +63,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_bad_rows: int = 1_000
     threads: int | None = None
     block_bytes: int = 4 << 20
-    batch_rows: int = 500_000
+    batch_rows: int = 983_040
 
     def __post_init__(self) -> None:
         """Names are taken as what they name; raises `UnknownInterval` or `InvalidRequest`."""

@@ -7,6 +7,7 @@ data never asks DuckDB.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from tapehouse.model import DAY_NS
 from tapehouse.store.archive.files import PLACE, value_fields
 from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.duckdb.catalog import Snapshot
@@ -73,8 +75,19 @@ class HotIndex:
 
     def add_spans(self, dataset: Dataset, times: np.ndarray) -> None:
         """Take note of the spans of new hot rows."""
-        spans, counts = np.unique(dataset.span_of(times), return_counts=True)
-        self.count(dataset, zip(spans.tolist(), counts.tolist(), strict=True))
+        lowest, highest = dataset.span_at(int(times.min())), dataset.span_at(int(times.max()))
+        if lowest == highest:
+            self.count(dataset, [(lowest, len(times))])
+            return
+        # Counted by day first: a day lies in one span, and there are few of them.
+        days = times // DAY_NS
+        first = int(days.min())
+        counts = np.bincount(days - first)
+        held = np.flatnonzero(counts)
+        rows: Counter[int] = Counter()
+        for span, count in zip(dataset.span_of((first + held) * DAY_NS).tolist(), counts[held].tolist(), strict=True):
+            rows[span] += count
+        self.count(dataset, rows.items())
 
     def count(self, dataset: Dataset, counts: Iterable[tuple[int, int]]) -> None:
         """Add to the rows of spans."""

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from tapehouse.store.archive.columns import one_chunk
 from tapehouse.store.archive.files import internal_schema, value_fields
 from tapehouse.store.archive.spans import Dataset, Delete
 from tapehouse.store.duckdb import hot
-from tapehouse.store.duckdb.catalog import Shelf, Snapshot, insert
+from tapehouse.store.duckdb.catalog import Names, Shelf, Snapshot, insert
 from tapehouse.store.duckdb.engine import Engine
 from tapehouse.store.duckdb.reads import Reads, Scope
 from tapehouse.store.duckdb.series import Extent
@@ -87,29 +88,22 @@ class Writes:
         self._index(incoming, stored)
         engine.snapshot = Snapshot(commit.number, commit.recorded, engine.snapshot.shelves, engine.snapshot.deletes)
         changed = engine.symbols.names
-        names = tuple(sorted(changed[i] for i in np.unique(stored["symbol"].to_numpy())))
+        names = tuple(sorted(changed[i] for i in np.flatnonzero(np.bincount(stored["symbol"].to_numpy()))))
         return commit, Change(commit=commit.number, kind=kind, interval=interval, symbols=names, start=start, end=end)
 
     def _number(self, dataset: Dataset, table: pa.Table) -> Incoming:
         """Names become numbers; the rows are those of `table`, in its order."""
-        columns, fresh = {}, {}
-        for name, known in (("symbol", self._engine.symbols), ("source", self._engine.sources)):
-            encoded = one_chunk(table[name].unify_dictionaries())
-            used = np.unique(encoded.indices.to_numpy())
-            numbers, fresh[name] = known.number(encoded.dictionary.take(pa.array(used)).to_pylist())
-            by_index = np.zeros(len(encoded.dictionary), "i4")
-            by_index[used] = numbers
-            columns[name] = pa.array(by_index[encoded.indices.to_numpy()])
-        columns["timestamp"] = one_chunk(table["timestamp"]).view(pa.int64())
-        values = [f.name for f in value_fields(dataset.kind) if f.name in table.column_names]
-        rows = pa.table({**columns, **{name: table[name] for name in values}})
-        ranges = (
-            rows.select(["symbol", "timestamp"])
-            .group_by("symbol")
-            .aggregate([("timestamp", "min"), ("timestamp", "max")])
-        )
-        symbols, first, last = (ranges[n].to_numpy() for n in ("symbol", "timestamp_min", "timestamp_max"))
-        return Incoming(dataset, rows, fresh["symbol"], fresh["source"], symbols, first, last)
+        times = one_chunk(table["timestamp"]).view(pa.int64())
+        encoded = one_chunk(table["symbol"].unify_dictionaries())
+        by_symbol = pa.table({"symbol": encoded.indices, "timestamp": times}).group_by("symbol")
+        ranges = by_symbol.aggregate([("timestamp", "min"), ("timestamp", "max")])
+        used, first, last = (ranges[name].to_numpy() for name in ("symbol", "timestamp_min", "timestamp_max"))
+        symbol, symbols, new_symbols = _numbered(self._engine.symbols, encoded, used)
+        encoded = one_chunk(table["source"].unify_dictionaries())
+        source, _, new_sources = _numbered(self._engine.sources, encoded, np.unique(encoded.indices.to_numpy()))
+        values = {f.name: table[f.name] for f in value_fields(dataset.kind) if f.name in table.column_names}
+        rows = pa.table({"symbol": symbol, "source": source, "timestamp": times, **values})
+        return Incoming(dataset, rows, new_symbols, new_sources, symbols, first, last)
 
     def _judge(self, incoming: Incoming, on_conflict: OnConflict, prefer: Sequence[str]) -> np.ndarray | None:
         """The verdict on each row; None means that all are new, without any comparison."""
@@ -314,6 +308,18 @@ class Writes:
                 yield rows["timestamp"].to_numpy()
 
 
+def _numbered(
+    known: Names, encoded: pa.DictionaryArray, used: np.ndarray
+) -> tuple[Any, np.ndarray, list[tuple[int, str]]]:
+    """The number of each row's name, those of the used entries of the dictionary, and the names that are new."""
+    numbers, fresh = known.number(encoded.dictionary.take(pa.array(used)).to_pylist())
+    if len(numbers) == 1:
+        return pa.array(np.full(len(encoded), numbers[0], "i4")), numbers, fresh
+    by_index = np.zeros(len(encoded.dictionary), "i4")
+    by_index[used] = numbers
+    return pa.array(by_index[encoded.indices.to_numpy()]), numbers, fresh
+
+
 def _insert_commit(connection: object, dataset: Dataset, commit: Commit) -> None:
     values = [commit.number, commit.recorded, dataset.kind, dataset.code, commit.batch, commit.action]
     values += [
@@ -333,8 +339,9 @@ def _number_of(fresh: list[tuple[int, str]], name: str) -> int:
 
 
 def _counts(symbols: np.ndarray) -> tuple[list[int], list[int]]:
-    known, counts = np.unique(symbols, return_counts=True)
-    return known.tolist(), counts.tolist()
+    counts = np.bincount(symbols)
+    known = np.flatnonzero(counts)
+    return known.tolist(), counts[known].tolist()
 
 
 def _archived(dataset: Dataset, shelf: Shelf, symbol: int, first: int, last: int) -> bool:
