@@ -39,8 +39,9 @@ from tapehouse.api.app import Api, Page, create_app
 from tapehouse.api.keys import Keys
 from tapehouse.api.ops import compact_now
 from tapehouse.api.security import check_exposure, is_loopback
-from tapehouse.api.writes import parse_instruments
-from tapehouse.errors import InvalidSetting, TapehouseError
+from tapehouse.calendars import timeline
+from tapehouse.codec import read_instruments
+from tapehouse.errors import InvalidSetting, TapehouseError, UnreadableFile
 from tapehouse.query.base import Limits
 from tapehouse.query.history import StoredHistory
 from tapehouse.registry import open_store
@@ -217,9 +218,11 @@ def _opened(settings: Settings) -> Iterator[Store]:
 
 def _put_instruments(store: Any, path: Path) -> None:
     try:
-        instruments = parse_instruments(path.read_bytes())
-    except OSError as exc:
-        raise InvalidSetting(f"cannot read the instruments in {path}: {exc.strerror}", setting="instruments") from exc
+        instruments = read_instruments(path)
+        for instrument in instruments:
+            timeline(instrument)
+    except UnreadableFile as exc:
+        raise InvalidSetting(exc.message, setting="instruments") from exc
     except TapehouseError as exc:
         raise InvalidSetting(f"{path}: {exc}", setting="instruments") from exc
     if Capability.INSTRUMENTS not in store.capabilities:

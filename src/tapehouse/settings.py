@@ -46,7 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...], _says("Origins (`https://charts.example.com`) whose pages may call the API.")
     ] = ()
     keys_file: Annotated[str | None, _says("File of the API keys; by default `keys.json` in the data folder.")] = None
-    instruments: Annotated[str | None, _says("JSON file of instruments, put into the store at every start.")] = None
+    instruments: Annotated[str | None, _says("TOML or JSON file of instruments, put in at every start.")] = None
     max_symbols: Annotated[int, _says("Symbols that one request may name.", ge=1)] = 1_000
     max_page_rows: Annotated[int, _says("Rows of one page, and of one answer as JSON columns or Arrow file.", ge=1)] = (
         1_000_000

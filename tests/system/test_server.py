@@ -210,16 +210,16 @@ def test_a_data_folder_that_cannot_be(tmp_path: Path) -> None:
 
 
 def test_instruments_are_put_at_the_start(make_server: MakesServer) -> None:
-    server = make_server("--instruments", "instruments.json")
-    path = server.folder / "instruments.json"
-    path.write_text('[{"pattern": "AAPL", "calendar": "24/5", "timezone": "America/New_York"}]')
+    server = make_server("--instruments", "instruments.toml")
+    toml = '[[instruments]]\npattern = "AAPL"\ncalendar = "24/5"\ntimezone = "America/New_York"\n'
+    (server.folder / "instruments.toml").write_text(toml)
     server.start()
 
     (instrument,) = httpx.get(f"{server.url}v1/instruments").json()["instruments"]
 
     assert instrument["timezone"] == "America/New_York"
     server.stop()
-    path.write_text('[{"pattern": "AAPL", "calendar": "XNYX"}]')
+    (server.folder / "instruments.json").write_text('[{"pattern": "AAPL", "calendar": "XNYX"}]')
     assert "instruments.json: unknown calendar 'XNYX'" in refusal(
         server.folder, "--store", server.store, "--instruments", "instruments.json"
     )

@@ -1,9 +1,13 @@
-"""Which instrument a symbol is: one rule, for reading, loading and uploading."""
+"""Which instrument a symbol is, and how instruments are written."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from tapehouse.codec import decode_instruments, read_instruments
+from tapehouse.errors import InvalidData, UnreadableFile
 from tapehouse.model import Instrument, Instruments
 
 KNOWN = Instruments(
@@ -41,3 +45,41 @@ def test_what_nothing_is_known_of_trades_around_the_clock_in_utc() -> None:
 @pytest.mark.parametrize("symbol", ["BRKxB", "xBRK.B"])
 def test_all_but_the_star_is_itself(symbol: str) -> None:
     assert Instruments([Instrument(pattern="BRK.*", calendar="XNYS")]).of(symbol).calendar == "24/7"
+
+
+def test_instruments_of_a_file(tmp_path: Path) -> None:
+    toml, js = tmp_path / "a.toml", tmp_path / "a.json"
+    toml.write_text('[[instruments]]\npattern = "BTC*"\ntick_size = 0.5\n')
+    js.write_text('{"instruments": [{"pattern": "BTC*", "tick_size": 0.5}]}')
+    assert read_instruments(toml) == read_instruments(js) == [Instrument(pattern="BTC*", tick_size=0.5)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.toml", b"[[instruments]]\ncalendar = 3\n", "does not list instruments"),
+        ("a.toml", b"[[instruments]\n", "does not list instruments"),
+        ("a.toml", b"other = 1\n", "it has no `instruments`"),
+        ("a.toml", b"\xff\xfe", "does not list instruments"),
+        ("a.json", b"{", "does not list instruments"),
+        ("a.json", b'"x"', "does not list instruments"),
+    ],
+)
+def test_a_file_that_lists_no_instruments(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises(UnreadableFile, match=message):
+        read_instruments(file)
+    with pytest.raises(UnreadableFile, match="cannot read"):
+        read_instruments(tmp_path / "nothing.toml")
+
+
+@pytest.mark.parametrize("body", [b'[{"pattern": "A"}]', b'{"instruments": [{"pattern": "A"}]}'])
+def test_a_body_is_a_list_or_names_one(body: bytes) -> None:
+    assert decode_instruments(body) == [Instrument(pattern="A")]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"3", b"{}", b'[{"calendar": "XNYS"}]', b'{"instruments": 3}'])
+def test_a_body_that_lists_no_instruments(body: bytes) -> None:
+    with pytest.raises(InvalidData, match="these are not instruments"):
+        decode_instruments(body)

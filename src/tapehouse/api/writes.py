@@ -21,8 +21,8 @@ from tapehouse.api.keys import Scope
 from tapehouse.api.problems import documented
 from tapehouse.api.security import needs
 from tapehouse.calendars import timeline
-from tapehouse.codec import MEDIA_TYPES, Times, decode_table
-from tapehouse.errors import InvalidData, InvalidRequest, LimitExceeded, UnsupportedMediaType
+from tapehouse.codec import MEDIA_TYPES, Times, decode_instruments, decode_table
+from tapehouse.errors import InvalidRequest, LimitExceeded, UnsupportedMediaType
 from tapehouse.model import MAX_TIME_NS, MIN_TIME_NS, Commit, Instrument, Interval, Kind, check_symbol
 from tapehouse.store.base import Capability
 
@@ -216,23 +216,9 @@ async def put_instruments(
     """Add instruments, or replace those of the same pattern."""
     if _media_type(request) != "application/json":
         raise UnsupportedMediaType("instruments are put as application/json", parameter="Content-Type")
-    instruments = parse_instruments(await read_body(request, here))
+    instruments = decode_instruments(await read_body(request, here))
+    for instrument in instruments:
+        timeline(instrument)
     keeper = capable(here.store, Capability.INSTRUMENTS)
     await here.workers.run(lambda: keeper.put_instruments(instruments))
     return answer_json({"instruments": await here.workers.run(keeper.instruments)})
-
-
-class _Instruments(msgspec.Struct):
-    instruments: list[Instrument]
-
-
-def parse_instruments(body: bytes) -> list[Instrument]:
-    """The instruments of a JSON document, each with a calendar and a zone that there are; else `InvalidData`."""
-    try:
-        found = msgspec.json.decode(body, type=_Instruments | list[Instrument])
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise InvalidData(f"these are not instruments: {exc}") from exc
-    instruments = found if isinstance(found, list) else found.instruments
-    for instrument in instruments:
-        timeline(instrument)
-    return instruments

@@ -21,7 +21,7 @@ from tapehouse.bulk.recognise.dialect import Sample, layout_of
 from tapehouse.bulk.recognise.names import match
 from tapehouse.bulk.recognise.stamps import Reading, reading_of
 from tapehouse.errors import InvalidData, UnreadableFile, UnrecognisedFile
-from tapehouse.model import DAY_NS
+from tapehouse.model import DAY_NS, Instrument, Instruments
 
 SAMPLE_BYTES = (1 << 16, 1 << 20, 1 << 24)
 """How much of a text is looked at: more when less does not tell."""
@@ -179,8 +179,11 @@ def _native(column: pa.Array) -> Reading:
     )
 
 
-def describe(file: RecognisedFile) -> list[str]:
-    """What a file is taken for, in lines for people; the first names the file."""
+def describe(file: RecognisedFile, instruments: Sequence[Instrument] | None = None) -> list[str]:
+    """What a file is taken for, in lines for people; the first names the file.
+
+    `instruments` are those that it is to be loaded with; None: those of a store that was not asked.
+    """
     size = f"{file.size / 1e6:,.1f} MB" if file.size >= 100_000 else f"{file.size:,} bytes"
     lines = [f"{file.name} ({size})"]
     if file.kind is not None:
@@ -191,7 +194,7 @@ def describe(file: RecognisedFile) -> list[str]:
     if file.symbol is not None:
         lines.append(f"  symbol {file.symbol} ({file.symbol_from})")
     if file.times is not None:
-        lines.append(f"  times {_times(file.times)}; {file.times.seen}")
+        lines.append(f"  times {_times(file.times, _zone_of_dates(file, instruments))}; {file.times.seen}")
     if file.dialect is not None and (text := _dialect(file)):
         lines.append(f"  {text}")
     if file.ignored:
@@ -202,9 +205,24 @@ def describe(file: RecognisedFile) -> list[str]:
     return lines
 
 
-def _times(times: Times) -> str:
+def _zone_of_dates(file: RecognisedFile, instruments: Sequence[Instrument] | None) -> str:
+    if file.times is not None and file.times.zone is not None:
+        return file.times.zone
+    if instruments is None:
+        return "the zone of each instrument, or UTC where none is known"
+    if file.symbol is not None:
+        return Instruments(instruments).of(file.symbol).timezone
+    zones = {known.timezone for known in instruments}
+    if all(known.pattern != "*" for known in instruments):
+        zones.add("UTC")
+    if len(zones) == 1:
+        return zones.pop() + ("" if instruments else ", as no instrument is known")
+    return f"the zone of each instrument: {', '.join(sorted(zones))}"
+
+
+def _times(times: Times, zone: str) -> str:
     if times.dates:
-        return f"are dates, stamped with midnight in {times.zone or 'the zone of each instrument (default UTC)'}"
+        return f"are dates, stamped with midnight in {zone}"
     if times.style is TimeStyle.EPOCH:
         return f"are epochs in {times.unit}"
     return "state their offset" if times.stated else f"state no offset and are taken as {times.zone}"

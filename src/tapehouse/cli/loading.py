@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tapehouse.cli.context import Interval, Json, Where, connect, emit, say, target
-from tapehouse.cli.writing import read_instruments
 
 if TYPE_CHECKING:
     from tapehouse.bulk import LoadOptions, LoadReport, Progress, RecognisedFile
     from tapehouse.client import Client
+    from tapehouse.model import Instrument
 
 SECONDS_BETWEEN_LINES = 5.0
 _REASONS_SHOWN = 5
@@ -57,7 +57,7 @@ def load(
 ) -> None:
     """Load CSV (also .gz and .zip) and Parquet files.
 
-    What each file is taken for is said before anything is written. Bad rows go to quarantine files with their
+    What each file is taken for is said before its rows are written. Bad rows go to quarantine files with their
     reasons and stop nothing; the exit code is 0 when every file was read to its end, and 1 otherwise.
     """
     from tapehouse import bulk
@@ -78,8 +78,8 @@ def load(
         threads=threads,
     )
     files = bulk.plan(paths, options)
-    _say_plan(files)
     if dry_run:
+        _say_plan(files, None)
         if json:
             emit(files)
         raise typer.Exit(1 if any(file.problem for file in files) else 0)
@@ -123,20 +123,22 @@ def _load(
     store: str | None,
 ) -> LoadReport:
     from tapehouse import bulk
+    from tapehouse.codec import read_instruments
 
-    known = [] if instruments is None else read_instruments(instruments)
-    with connect(store, create=True) as client, _served(client), _progress() as progress:
-        if known:
-            client.put_instruments(known)
-        return bulk.load(
-            paths,
-            client,
-            options,
-            instruments=client.instruments(),
-            quarantine_dir=quarantine or _quarantine(store),
-            progress=progress,
-            files=files,
-        )
+    given = [] if instruments is None else read_instruments(instruments)
+    with connect(store, create=True) as client, _served(client):
+        known = client.put_instruments(given) if given else client.instruments()
+        _say_plan(files, known)
+        with _progress() as progress:
+            return bulk.load(
+                paths,
+                client,
+                options,
+                instruments=known,
+                quarantine_dir=quarantine or _quarantine(store),
+                progress=progress,
+                files=files,
+            )
 
 
 @contextmanager
@@ -160,11 +162,11 @@ def _quarantine(store: str | None) -> Path:
     return (folder_of(where) if local else Path()) / "quarantine"
 
 
-def _say_plan(files: list[RecognisedFile]) -> None:
+def _say_plan(files: list[RecognisedFile], instruments: list[Instrument] | None) -> None:
     from tapehouse.bulk import describe
 
     for file in files:
-        for line in describe(file):
+        for line in describe(file, instruments):
             say(line)
 
 

@@ -78,6 +78,8 @@ def set_instruments(
     store: Where = None,
 ) -> None:
     """Add the instruments of a file, or replace those of the same pattern."""
+    from tapehouse.codec import read_instruments
+
     given = read_instruments(file)
     with connect(store) as client:
         found = client.put_instruments(given)
@@ -92,25 +94,3 @@ def _print_instruments(found: list[Instrument], as_json: bool) -> None:
         return
     names = ("pattern", "calendar", "timezone", "tick_size", "currency", "asset_class")
     tables.show(names, [msgspec.structs.astuple(each) for each in found])
-
-
-def read_instruments(file: Path) -> list[Instrument]:
-    """The instruments of a TOML or JSON file; raises `UnreadableFile` that says what is wrong."""
-    import tomllib
-
-    import msgspec
-
-    from tapehouse.errors import UnreadableFile
-    from tapehouse.model import Instrument
-
-    try:
-        data = file.read_bytes()
-        document = msgspec.json.decode(data) if file.suffix == ".json" else tomllib.loads(data.decode())
-        listed = document["instruments"] if isinstance(document, dict) else document
-        return msgspec.convert(listed, list[Instrument])
-    except OSError as exc:
-        raise UnreadableFile(f"cannot read {file}: {exc.strerror}", file=str(file)) from exc
-    except KeyError as exc:
-        raise UnreadableFile(f"{file} has no [[instruments]]", file=str(file)) from exc
-    except (msgspec.MsgspecError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise UnreadableFile(f"{file} does not list instruments: {exc}", file=str(file)) from exc

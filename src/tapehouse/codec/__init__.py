@@ -17,12 +17,14 @@ from tapehouse.codec.encode import (
     encode_stream,
     time_text,
 )
+from tapehouse.codec.instruments import decode_instruments, read_instruments
 from tapehouse.codec.records import decode_records, encode_records, records_of, table_of
 
 __all__ = [
     "MEDIA_TYPES",
     "PIECE_ROWS",
     "Times",
+    "decode_instruments",
     "decode_records",
     "decode_table",
     "encode_columns",
@@ -31,6 +33,7 @@ __all__ = [
     "encode_records",
     "encode_rows",
     "encode_stream",
+    "read_instruments",
     "records_of",
     "table_of",
     "time_text",

@@ -37,7 +37,7 @@ def test_the_python_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.usefixtures("folder")
 def test_the_first_plan_is_what_is_printed() -> None:
     (file,) = bulk.plan(["us-daily.csv.gz"], bulk.LoadOptions())
-    assert "\n".join(bulk.describe(file)) in GUIDE
+    assert "\n".join(bulk.describe(file, [])) in GUIDE
 
 
 def test_the_quarantine_is_what_is_written(folder: Path) -> None:

@@ -375,6 +375,45 @@ def test_a_file_with_only_the_header_or_no_file_at_all_has_a_problem(tmp_path: P
     assert plan_one(tmp_path, "").problem is not None
 
 
+TOKYO, PARIS = "Asia/Tokyo", "Europe/Paris"
+
+
+@pytest.mark.parametrize(
+    ("zones", "said"),
+    [
+        ({}, "UTC"),
+        ({"MSFT": TOKYO}, "UTC"),
+        ({"*": TOKYO}, TOKYO),
+        ({"*": PARIS, "A*": TOKYO}, TOKYO),
+        ({"*": PARIS, "AAPL": "UTC"}, "UTC"),
+    ],
+)
+def test_the_zone_of_the_dates_of_one_symbol_is_said(tmp_path: Path, zones: dict[str, str], said: str) -> None:
+    file = plan_one(tmp_path, daily(["2024-01-02", "2024-01-03", "2024-01-04"]))
+    instruments = [Instrument(pattern=pattern, timezone=zone) for pattern, zone in zones.items()]
+    assert f"stamped with midnight in {said};" in "\n".join(bulk.describe(file, instruments))
+
+
+@pytest.mark.parametrize(
+    ("zones", "said"),
+    [
+        (None, "the zone of each instrument, or UTC where none is known"),
+        ({}, "UTC, as no instrument is known"),
+        ({"AAPL": "UTC"}, "UTC"),
+        ({"*": TOKYO}, TOKYO),
+        ({"A*": TOKYO}, f"the zone of each instrument: {TOKYO}, UTC"),
+        ({"*": TOKYO, "^FCHI": PARIS}, f"the zone of each instrument: {TOKYO}, {PARIS}"),
+    ],
+)
+def test_the_zones_of_the_dates_of_many_symbols_are_said(
+    tmp_path: Path, zones: dict[str, str] | None, said: str
+) -> None:
+    rows = [f"2024-01-0{day},{symbol}" for symbol in ("AAPL", "MSFT") for day in (2, 3, 4)]
+    file = plan_one(tmp_path, daily(rows, "date,symbol,open,high,low,close,volume"))
+    known = None if zones is None else [Instrument(pattern=name, timezone=zone) for name, zone in zones.items()]
+    assert f"stamped with midnight in {said};" in "\n".join(bulk.describe(file, known))
+
+
 def test_what_is_said_names_what_is_not_taken(tmp_path: Path) -> None:
     file = plan_one(tmp_path, daily([f"2024-01-0{n},x" for n in range(2, 6)], "date,rating,open,high,low,close,volume"))
     said = "\n".join(bulk.describe(file))

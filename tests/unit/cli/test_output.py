@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from tapehouse.bulk.base import Counts, FileReport, LoadReport, Problem, Progress, RecognisedFile
 from tapehouse.cli import context, loading, tables
-from tapehouse.cli.writing import read_instruments
-from tapehouse.errors import NotFound, Unauthenticated, UnreadableFile
-from tapehouse.model import Commit, Instrument, Kind
+from tapehouse.errors import NotFound, Unauthenticated
+from tapehouse.model import Commit, Kind
 
 
 def test_a_table_in_a_pipe_is_aligned(capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,30 +103,3 @@ def test_an_error_as_json(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     context.report(Unauthenticated("no key", wanted="read"), as_json=True)
     found = json.loads(capfdbinary.readouterr().out)
     assert found == {"error": {"code": "unauthenticated", "message": "no key", "wanted": "read"}}
-
-
-def test_instruments_of_a_file(tmp_path: Path) -> None:
-    toml, js = tmp_path / "a.toml", tmp_path / "a.json"
-    toml.write_text('[[instruments]]\npattern = "BTC*"\ntick_size = 0.5\n')
-    js.write_text('[{"pattern": "BTC*", "tick_size": 0.5}]')
-    assert read_instruments(toml) == read_instruments(js) == [Instrument(pattern="BTC*", tick_size=0.5)]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.toml", b"[[instruments]]\ncalendar = 3\n", "does not list instruments"),
-        ("a.toml", b"[[instruments]\n", "does not list instruments"),
-        ("a.toml", b"other = 1\n", "has no"),
-        ("a.toml", b"\xff\xfe", "does not list instruments"),
-        ("a.json", b"{", "does not list instruments"),
-        ("a.json", b'"x"', "does not list instruments"),
-    ],
-)
-def test_a_file_that_lists_no_instruments(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    file = tmp_path / name
-    file.write_bytes(content)
-    with pytest.raises(UnreadableFile, match=message):
-        read_instruments(file)
-    with pytest.raises(UnreadableFile, match="cannot read"):
-        read_instruments(tmp_path / "nothing.toml")
