@@ -149,7 +149,7 @@ def _add_page(app: FastAPI, page: Page) -> None:
     async def index() -> Response:
         return FileResponse(page.static / "index.html", headers=headers)
 
-    app.add_api_route("/", index, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/", index, methods=["GET", "HEAD"], include_in_schema=False)
     app.mount("/static", _Static(page))
 
 

@@ -35,12 +35,14 @@ _REPORT = {"rows": 97_500, "spans": 12, "files_written": 12, "files_replaced": 0
 _STATS = {"version": "0.1.0", "uptime_s": 12.5, "store": {"rows": 97_500}}
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", responses=documented(example={"status": "alive"}), summary="Is the process alive?")
 async def healthz() -> Response:
     """200 while the process runs."""
     return answer_json({"status": "alive"})
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses=documented(503, example={"status": "ready"}), summary="Does the store answer?")
 async def readyz(here: Here) -> Response:
     """200 when the store answers within five seconds."""

@@ -122,7 +122,11 @@ def _media_type(request: Request) -> str:
 
 
 async def read_body(request: Request, here: Context) -> bytes:
-    """The body, read no further than the limit; `LimitExceeded`, or 408 when the client stops sending."""
+    """The body, read no further than the limit; `LimitExceeded`, or 408 when the client stops sending.
+
+    A compressed one is refused with `UnsupportedMediaType`: the limit would say nothing of its size.
+    """
+    _check_coding(request)
     most = here.settings.max_body_bytes
     too_large = LimitExceeded(f"a body has at most {most:,} bytes; send it in parts", limit=most)
     if (
@@ -143,6 +147,15 @@ async def read_body(request: Request, here: Context) -> bytes:
         body += chunk
         if len(body) > most:
             raise too_large
+
+
+def _check_coding(request: Request) -> None:
+    coding = request.headers.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        raise UnsupportedMediaType(
+            f"Content-Encoding is {coding[:64]!r}; a body is sent as it is, not compressed",
+            parameter="Content-Encoding",
+        )
 
 
 def _with_symbol(table: pa.Table, symbol: str | None) -> pa.Table:

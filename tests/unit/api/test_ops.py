@@ -181,6 +181,26 @@ def test_the_page_is_served_under_its_policy(connect: Connect) -> None:
     assert "javascript" in script.headers["content-type"]
 
 
+@pytest.mark.parametrize("path", ["/", "/static/app.js", "/healthz", "/readyz", "/openapi.json"])
+def test_the_head_of_what_needs_no_key(connect: Connect, path: str) -> None:
+    client = connect(page=Page(dashboard.STATIC, dashboard.CONTENT_SECURITY_POLICY))
+
+    whole, head = client.get(path), client.request("HEAD", path)
+
+    assert head.status_code == 200
+    own = {"x-request-id", "date"}
+    assert {k: v for k, v in head.headers.items() if k not in own} == {
+        k: v for k, v in whole.headers.items() if k not in own
+    }
+
+
+def test_the_head_of_anything_else_is_refused(client: Client) -> None:
+    answer = client.request("HEAD", "/v1/bars?interval=1d")
+
+    assert answer.status_code == 405
+    assert "GET" in answer.headers["allow"]
+
+
 @pytest.mark.parametrize("path", ["/static/nothing.js", "/static/../app.py", "/static/%2e%2e/__init__.py", "/static/"])
 def test_nothing_else_is_served(connect: Connect, path: str) -> None:
     client = connect(page=Page(dashboard.STATIC, dashboard.CONTENT_SECURITY_POLICY))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any
 
@@ -156,6 +157,27 @@ def test_bodies_that_are_none(client: Client, content: bytes, content_type: str,
     headers = {"content-type": content_type} if content_type else {}
 
     refused(client.post("/v1/bars", DAILY, content=content, headers=headers), status, code)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "zstd, gzip"])
+def test_a_compressed_body_is_refused_by_name(client: Client, store: MemoryStore, coding: str) -> None:
+    body = gzip.compress(b'[{"symbol": "A"}]')
+    headers = {"content-type": "application/json", "content-encoding": coding}
+
+    for method, path in (("POST", "/v1/bars?interval=1d"), ("PUT", "/v1/instruments")):
+        problem = refused(
+            client.request(method, path, content=body, headers=headers),
+            415,
+            "unsupported_media_type",
+            "Content-Encoding",
+        )
+        assert "not compressed" in problem["detail"]
+    assert store.head() == 2
+
+
+def test_identity_is_no_coding(client: Client) -> None:
+    headers = {"content-type": "application/json", "content-encoding": "identity"}
+    assert client.post("/v1/bars", DAILY, content=b"[]", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
