@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tapehouse.errors import InvalidTime
+from tapehouse.errors import InvalidTime, NotFound
 from tapehouse.model import MAX_TIME_NS, MIN_TIME_NS, SECOND_NS
 
 EXPECTED = (
@@ -26,6 +26,8 @@ LAST_DATE = date(2262, 4, 11)
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 _NANOS_OF_DIGITS = {10: SECOND_NS, 13: 1_000_000, 16: 1_000, 19: 1}
 _DIGITS = re.compile(r"-?\d+", re.ASCII)
+_SHORTEST_AS_OF = 13
+"""Digits of an `as_of` from which on it is a time, milliseconds; fewer are a commit number."""
 _DATE = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d))?)?", re.ASCII)
 # A `+` that nobody escaped reaches us as a space; nothing else can be meant by a space before the offset.
 _DATE_TIME = re.compile(
@@ -51,6 +53,20 @@ def parse_bound(text: str, field: str) -> int | date:
     if _DIGITS.fullmatch(text) and (nanos := _NANOS_OF_DIGITS.get(len(text.lstrip("-")))):
         return _checked(int(text) * nanos, text, field)
     raise _invalid(text, field)
+
+
+def parse_as_of(text: str, field: str) -> int:
+    """A commit number, of up to 12 digits, or a time as nanoseconds; a date is its midnight in UTC.
+
+    Raises `NotFound` for a negative number, and `InvalidTime`.
+    """
+    text = text.strip()
+    if _DIGITS.fullmatch(text) and len(text.lstrip("-")) < _SHORTEST_AS_OF:
+        if int(text) < 0:
+            raise NotFound(f"there is no commit {text}; the first is 1", commit=int(text))
+        return int(text)
+    bound = parse_bound(text, field)
+    return bound if isinstance(bound, int) else parse_as_of(f"{bound.isoformat()}T00:00:00Z", field)
 
 
 def as_bound(value: Any, field: str) -> int | date:

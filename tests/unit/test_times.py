@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapehouse.errors import InvalidTime
+from tapehouse.errors import InvalidTime, NotFound
 from tapehouse.model import MAX_TIME_NS, MIN_TIME_NS, SECOND_NS
-from tapehouse.times import as_bound, format_time, format_times, parse_bound
+from tapehouse.times import as_bound, format_time, format_times, parse_as_of, parse_bound
 
 INSTANTS = st.integers(MIN_TIME_NS, MAX_TIME_NS)
 
@@ -183,3 +183,31 @@ def test_objects_that_are_no_time(value: Any) -> None:
 def test_objects_out_of_range(value: Any) -> None:
     with pytest.raises(InvalidTime, match="out of range"):
         as_bound(value, "start")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0", 0),
+        ("2024", 2024),
+        (" 999999999999 ", 999_999_999_999),
+        ("1704205800123", 1_704_205_800_123_000_000),
+        ("-1704205800123", -1_704_205_800_123_000_000),
+        ("2024-01-02", 1_704_153_600 * SECOND_NS),
+        ("2024-01-02T14:30:00Z", 1_704_205_800 * SECOND_NS),
+        ("1969-12-31", -86_400 * SECOND_NS),
+    ],
+)
+def test_as_of_is_a_commit_or_a_time(text: str, expected: int) -> None:
+    assert parse_as_of(text, "as_of") == expected
+
+
+def test_a_negative_commit_is_none() -> None:
+    with pytest.raises(NotFound, match="there is no commit -1; the first is 1"):
+        parse_as_of("-1", "as_of")
+
+
+@pytest.mark.parametrize("text", ["", "1.5", "+1", "lately", "1" * 14, "9" * 100, "--1"])
+def test_what_is_neither_a_commit_nor_a_time(text: str) -> None:
+    with pytest.raises(InvalidTime, match="as_of"):
+        parse_as_of(text, "as_of")

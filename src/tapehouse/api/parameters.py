@@ -17,11 +17,9 @@ from tapehouse.codec import Times
 from tapehouse.errors import InvalidRequest, TapehouseError
 from tapehouse.model import SCHEMAS, Interval, Kind, OnConflict, check_symbol
 from tapehouse.query.base import Request
-from tapehouse.times import parse_bound
+from tapehouse.times import parse_as_of, parse_bound
 
 _TIME = "RFC 3339, a date, or epoch digits (10: s, 13: ms, 16: µs, 19: ns)"
-_SHORTEST_TIME = 13
-"""Digits of `as_of` from which on it is a time, milliseconds; fewer are a commit number."""
 DEFAULT_MEASURES = ("open", "high", "low", "close", "volume", "count")
 
 
@@ -46,15 +44,6 @@ def _names(value: Any, name: str) -> list[str]:
     return parts
 
 
-def _as_of(value: str, name: str) -> int:
-    """A commit number, or a time as nanoseconds; a date is its midnight in UTC."""
-    if value.isdecimal() and len(value) < _SHORTEST_TIME:
-        return int(value)
-    bound = parse_bound(value if "T" in value or value.isdecimal() else f"{value}T00:00:00Z", name)
-    assert isinstance(bound, int)
-    return bound
-
-
 def _boolean(value: str, name: str) -> bool:
     if value not in ("true", "false"):
         raise InvalidRequest(f"{name} is {value[:64]!r}; expected true or false")
@@ -63,7 +52,7 @@ def _boolean(value: str, name: str) -> bool:
 
 Names = Annotated[list[str], _read(_names)]
 Bound = Annotated[int | date, _read(parse_bound), WithJsonSchema({"type": "string"})]
-AsOf = Annotated[int, _read(_as_of), WithJsonSchema({"type": "string"})]
+AsOf = Annotated[int, _read(parse_as_of), WithJsonSchema({"type": "string"})]
 AnInterval = Annotated[Interval, _read(lambda value, name: Interval.parse(value))]
 ASymbol = Annotated[str, _read(lambda value, name: check_symbol(value))]
 Switch = Annotated[bool, _read(_boolean)]

@@ -178,8 +178,8 @@ def _as_of(value: Time | None) -> tuple[int | None, str | None]:
     """A commit number or a time, as a `Request` takes it and as a query parameter."""
     if value is None:
         return None, None
-    if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()):
-        return int(value), str(value)
+    if isinstance(value, int | np.integer | str):
+        return times.parse_as_of(str(value), "as_of"), str(value)
     moment = times.as_bound(value, "as_of")
     if not isinstance(moment, int):
         midnight = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
