@@ -114,6 +114,7 @@ def live(folder: Path, first: int) -> None:
     from tapehouse.store.duckdb import DuckDBStore, engine
 
     engine.Engine._mostly_free = lambda self: True  # type: ignore[method-assign]  # so that small files shrink as well
+    engine.IDLE_S = 0.0
     store = DuckDBStore(folder)
     for number, step in enumerate(STEPS[first:], first):
         step(store)

@@ -49,6 +49,8 @@ SETTLE_S = 3_600.0
 WORTHWHILE_ROWS = 1_000
 LARGE_ROWS = 500_000
 """A span with this many hot rows is archived even while it is written to: unsorted hot rows slow every read."""
+YIELD_S = 0.002
+"""A lock taken again at once would keep a waiting writer out, as Python's locks are not fair."""
 WAL_BYTES = 16_000_000
 """A write-ahead log of this size is folded into the database."""
 FILES_BESIDE = 4
@@ -103,12 +105,13 @@ class Compactor:
         )
 
     def _clear(self, swaps: list[_Swap]) -> None:
-        """Dispose of what was swapped out, now or when its last reader has gone; give the space back."""
+        """Dispose of what was swapped out, now or when its last reader has gone; give space back."""
         if swaps:
             self._engine.pins.retire(lambda: self._dispose(swaps))
-        waiting = self._engine.pins.tidy()
-        if (swaps and not waiting) or self._engine.wal_bytes() >= WAL_BYTES:
+        self._engine.pins.tidy()
+        if self._engine.wal_bytes() >= WAL_BYTES:
             self._engine.checkpoint()
+        self._engine.shrink()
 
     def _due(self, *, everything: bool) -> list[tuple[Dataset, int]]:
         now, wall = time.monotonic(), time.time_ns()
@@ -239,15 +242,21 @@ class Compactor:
             failpoint("compact.file.unlinked")
 
     def _purge(self, dataset: Dataset, floors: dict[int, int]) -> None:
-        engine = self._engine
-        slices = hot.purge(engine.connection, dataset, floors)
+        engine, condition = self._engine, hot.hidden(dataset, floors)
         with faults("clear archived rows"):
-            while True:  # a writer may come in between two slices
-                with engine.writing:
-                    if next(slices, None) is None:
-                        hot.reload_symbols(engine.connection, dataset, engine.hot)
-                        return
-                failpoint("compact.purge.slice")
+            while slices := self._slices(dataset, condition):
+                for low in slices:
+                    with engine.writing:
+                        hot.delete_slice(engine.connection, dataset, condition, low)
+                    failpoint("compact.purge.slice")
+                    time.sleep(YIELD_S)
+        engine.checkpoint()  # drops whole row groups, after which the index is read from what is left
+        with engine.writing, faults("read the indexes"):
+            hot.reload_symbols(engine.connection, dataset, engine.hot)
+
+    def _slices(self, dataset: Dataset, condition: str) -> range:
+        with self._engine.query("look for archived rows") as cursor:  # the whole table, so not under the writer's lock
+            return hot.row_range(cursor, dataset, condition)
 
 
 class _SpanWriter:

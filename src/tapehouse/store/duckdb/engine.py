@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,8 @@ log = logging.getLogger("tapehouse.store")
 
 CHECKPOINT_MB = 256
 """The write-ahead log grows to this at most: the next start replays it."""
+IDLE_S = 2.0
+"""Without a write for this long, the writer may be kept out for some 100 ms."""
 SHRINK_BLOCKS = 16
 """Free blocks (of 256 kB) of the database file that are worth a copy of what is in use."""
 
@@ -58,6 +61,7 @@ class Engine:
             self._local = threading.local()
             self._queries = Queries()
             self._wal_inode = 0
+            self._written = 0.0
             self._open()
         except BaseException:
             self.ownership.release()
@@ -86,8 +90,9 @@ class Engine:
     def _finish_purges(self) -> None:
         for dataset, shelf in self.snapshot.shelves.items():
             with faults("clear archived rows"):
-                for _ in hot.purge(self.connection, dataset, shelf.floors):
-                    pass
+                condition = hot.hidden(dataset, shelf.floors)
+                for low in hot.row_range(self.connection, dataset, condition):
+                    hot.delete_slice(self.connection, dataset, condition, low)
 
     def sweep(self, first_id: int = 0) -> None:
         """Delete files from that number on which are not registered: a compaction failed or was killed before it
@@ -152,6 +157,7 @@ class Engine:
             if error is None:
                 raise
             raise error from exc
+        self._written = time.monotonic()
         with faults(what):
             self._sync_wal()
         failpoint("store.transaction.committed")
@@ -190,12 +196,17 @@ class Engine:
             raise
 
     def checkpoint(self) -> None:
-        """Have the database give back the space of deleted rows, and its file shrink when most of it is free."""
+        """Fold the write-ahead log into the database, and have it give back the space of deleted rows."""
         with self.writing, faults("checkpoint the database"):
             self.connection.execute("CHECKPOINT")
-            if self._mostly_free():
+
+    def shrink(self) -> None:
+        """Make the file smaller when most of it is free and nobody has written for a while, who would have to wait."""
+        with self.writing, faults("shrink the database"):
+            if time.monotonic() - self._written >= IDLE_S and self._mostly_free():
                 with self._queries.none():
                     self._shrink()
+                    self._connect()
 
     def wal_bytes(self) -> int:
         """The size of the write-ahead log."""
@@ -222,7 +233,6 @@ class Engine:
         fresh.replace(self.folder / DATABASE)
         sync(self.folder)
         failpoint("store.shrink.replaced")
-        self._connect()
 
     def pinned(self) -> tuple[Snapshot, Callable[[], None]]:
         """The newest snapshot, and the function that lets go of it."""
@@ -237,7 +247,11 @@ class Engine:
             self.closed = True
             try:
                 self.pins.tidy()
-                self._disconnect()
+                self.connection.execute("CHECKPOINT")
+                if self._mostly_free():
+                    self._shrink()
+                else:
+                    self._disconnect()
             except duckdb.Error as exc:
                 raise StoreError(f"could not close the database in {self.folder}: {exc}") from exc
             finally:

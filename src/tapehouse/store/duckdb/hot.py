@@ -195,19 +195,25 @@ def _above_floors(snapshot: Snapshot, dataset: Dataset, table: pa.Table) -> pa.T
     return table if above.all() else table.filter(pa.array(above))
 
 
-def purge(connection: duckdb.DuckDBPyConnection, dataset: Dataset, floors: Mapping[int, int]) -> Iterator[int]:
-    """Delete the hot rows of those spans up to their floors, a slice at each step; yields how many each slice had."""
-    if not floors:
-        return
-    condition = " OR ".join(
-        f"(timestamp >= {start} AND timestamp < {end} AND commit <= {floor})"
-        for start, end, floor in _ranges(dataset, floors)
+def hidden(dataset: Dataset, floors: Mapping[int, int]) -> str:
+    """The SQL condition for the hot rows of those spans up to their floors: what the archive holds."""
+    ranges = _ranges(dataset, floors) or [(0, 0, 0)]
+    return " OR ".join(
+        f"(timestamp >= {start} AND timestamp < {end} AND commit <= {floor})" for start, end, floor in ranges
     )
-    # A checkpoint in between may give rows smaller numbers, so look again until none is left.
-    while (bounds := _rows_between(connection, dataset, condition)) is not None:
-        for low in range(bounds[0], bounds[1] + 1, ROWS_PER_DELETE):
-            statement = f"DELETE FROM {dataset.table} WHERE rowid >= ? AND rowid < ? AND ({condition})"
-            yield int(connection.execute(statement, [low, low + ROWS_PER_DELETE]).fetchall()[0][0])
+
+
+def row_range(connection: duckdb.DuckDBPyConnection, dataset: Dataset, condition: str) -> range:
+    """Where such rows lie, in steps of `ROWS_PER_DELETE`. A checkpoint may give rows smaller numbers."""
+    query = f"SELECT min(rowid), max(rowid) FROM {dataset.table} WHERE {condition}"
+    low, high = connection.execute(query).fetchall()[0]
+    return range(0) if low is None else range(low, high + 1, ROWS_PER_DELETE)
+
+
+def delete_slice(connection: duckdb.DuckDBPyConnection, dataset: Dataset, condition: str, low: int) -> None:
+    """Delete such rows from that row number on, `ROWS_PER_DELETE` numbers far."""
+    statement = f"DELETE FROM {dataset.table} WHERE rowid >= ? AND rowid < ? AND ({condition})"
+    connection.execute(statement, [low, low + ROWS_PER_DELETE])
 
 
 def _ranges(dataset: Dataset, floors: Mapping[int, int]) -> list[tuple[int, int, int]]:
@@ -219,9 +225,3 @@ def _ranges(dataset: Dataset, floors: Mapping[int, int]) -> list[tuple[int, int,
             start = ranges.pop()[0]
         ranges.append((start, end, floor))
     return ranges
-
-
-def _rows_between(connection: duckdb.DuckDBPyConnection, dataset: Dataset, condition: str) -> tuple[int, int] | None:
-    query = f"SELECT min(rowid), max(rowid) FROM {dataset.table} WHERE {condition}"
-    low, high = connection.execute(query).fetchall()[0]
-    return None if low is None else (low, high)
