@@ -51,6 +51,7 @@ LARGE_ROWS = 500_000
 """A span with this many hot rows is archived even while it is written to: unsorted hot rows slow every read."""
 YIELD_S = 0.002
 """A lock taken again at once would keep a waiting writer out, as Python's locks are not fair."""
+SLICES_PER_CHECKPOINT = 20
 WAL_BYTES = 16_000_000
 """A write-ahead log of this size is folded into the database."""
 FILES_BESIDE = 4
@@ -245,12 +246,12 @@ class Compactor:
         engine, condition = self._engine, hot.hidden(dataset, floors)
         with faults("clear archived rows"):
             while slices := self._slices(dataset, condition):
-                for low in slices:
+                for low in slices[:SLICES_PER_CHECKPOINT]:
                     with engine.writing:
                         hot.delete_slice(engine.connection, dataset, condition, low)
                     failpoint("compact.purge.slice")
                     time.sleep(YIELD_S)
-        engine.checkpoint()  # drops whole row groups, after which the index is read from what is left
+                engine.checkpoint()  # drops row groups, a few at a time; DuckDB's own would come late and take long
         with engine.writing, faults("read the indexes"):
             hot.reload_symbols(engine.connection, dataset, engine.hot)
 

@@ -30,6 +30,8 @@ log = logging.getLogger("tapehouse.store")
 
 CHECKPOINT_MB = 256
 """The write-ahead log grows to this at most: the next start replays it."""
+CHECKPOINT_ROWS = 1_000_000
+"""Rows that are written between two checkpoints, each of which takes time with their number."""
 IDLE_S = 2.0
 """Without a write for this long, the writer may be kept out for some 100 ms."""
 SHRINK_BLOCKS = 16
@@ -62,6 +64,7 @@ class Engine:
             self._queries = Queries()
             self._wal_inode = 0
             self._written = 0.0
+            self._rows_since_checkpoint = 0
             self._open()
         except BaseException:
             self.ownership.release()
@@ -199,6 +202,13 @@ class Engine:
         """Fold the write-ahead log into the database, and have it give back the space of deleted rows."""
         with self.writing, faults("checkpoint the database"):
             self.connection.execute("CHECKPOINT")
+            self._rows_since_checkpoint = 0
+
+    def note_rows(self, rows: int) -> None:
+        """Count written rows: whoever loads many checkpoints on the way, so that nobody waits for all of it later."""
+        self._rows_since_checkpoint += rows
+        if self._rows_since_checkpoint >= CHECKPOINT_ROWS:
+            self.checkpoint()
 
     def shrink(self) -> None:
         """Make the file smaller when most of it is free and nobody has written for a while, who would have to wait."""

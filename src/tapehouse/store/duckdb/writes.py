@@ -87,6 +87,7 @@ class Writes:
         stored = self._store(incoming, verdicts, commit)
         self._index(incoming, stored)
         engine.snapshot = Snapshot(commit.number, commit.recorded, engine.snapshot.shelves, engine.snapshot.deletes)
+        engine.note_rows(stored.num_rows)
         changed = engine.symbols.names
         names = tuple(sorted(changed[i] for i in np.flatnonzero(np.bincount(stored["symbol"].to_numpy()))))
         return commit, Change(commit=commit.number, kind=kind, interval=interval, symbols=names, start=start, end=end)
