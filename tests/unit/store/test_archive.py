@@ -156,3 +156,16 @@ def test_a_file_damaged_inside_is_named_when_it_is_read(tmp_path: Path) -> None:
     with pytest.raises(StoreDamaged, match=re.escape(path.name)):
         store.read(Selection(interval=Interval.D1)).table()
     store.close()
+
+
+def test_floats_that_repeat_are_stored_as_a_dictionary(tmp_path: Path) -> None:
+    """Adjusted prices have all their digits, but few values: cents times a factor."""
+    adjusted = PRICES["AAPL"].round(0) * (1 / 3)
+    store = DuckDBStore(tmp_path)
+    store.write(Kind.BARS, bars("A", adjusted), interval=Interval.D1)
+    store.compact(everything=True)
+    assert bits(store.read(Selection(interval=Interval.D1)).table()["close"].to_numpy()) == bits(adjusted)
+    store.close()
+    (path,) = (tmp_path / "archive").rglob("*.parquet")
+    column = pq.read_metadata(path).row_group(0).column(5)
+    assert (column.path_in_schema, "RLE_DICTIONARY" in column.encodings) == ("close", True)

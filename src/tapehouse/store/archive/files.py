@@ -111,6 +111,7 @@ class FileWriter:
         columns: set[str],
         *,
         history: bool,
+        repeating: frozenset[str] | set[str] = frozenset(),
     ) -> None:
         self.path = "/".join(["history" if history else "archive", dataset.folder(span), f"{file_id:010d}.parquet"])
         self._root, self._id, self._dataset, self._span, self._history = root, file_id, dataset, span, history
@@ -130,8 +131,8 @@ class FileWriter:
             # Without Arrow's own schema the decimals read as decimal128 in every version of every reader.
             store_schema=False,
             store_decimal_as_integer=True,
-            use_dictionary=[name for name in _DICTIONARIES if name in self.schema.names],
-            column_encoding=_encodings(self.schema),
+            use_dictionary=[name for name in (*_DICTIONARIES, *repeating) if name in self.schema.names],
+            column_encoding=_encodings(self.schema, repeating),
             write_statistics=["symbol", "timestamp"],
             sorting_columns=[pq.SortingColumn(0), pq.SortingColumn(1)],
         )
@@ -205,10 +206,22 @@ def _file_schema(kind: Kind, scales: dict[str, int | None], columns: set[str], *
     return pa.schema(fields + ([pa.field("lost", pa.bool_(), nullable=False)] if history else []))
 
 
-def _encodings(schema: pa.Schema) -> dict[str, str]:
+def repeating_columns(rows: pa.Table, scales: dict[str, int | None]) -> set[str]:
+    """The columns that stay float64 and say each value twice or more on average, as prices in cents times a factor do:
+    a dictionary of them is much smaller than their bytes."""
+    found = set()
+    for name, scale in scales.items():
+        if scale is None:
+            values = one_chunk(rows[name]).drop_null().to_numpy()
+            if 2 * len(np.unique(values)) <= len(values):
+                found.add(name)
+    return found
+
+
+def _encodings(schema: pa.Schema, repeating: frozenset[str] | set[str]) -> dict[str, str]:
     encodings = {}
     for field in schema:
-        if field.name in _DICTIONARIES:
+        if field.name in _DICTIONARIES or field.name in repeating:
             continue
         default = _SPLIT if field.type == pa.float64() else _DELTA
         encodings[field.name] = _ENCODINGS.get(field.name, default)

@@ -26,6 +26,7 @@ from tapehouse.store.archive.files import (
     ArchiveFile,
     FileWriter,
     joint_scale,
+    repeating_columns,
     scales_of,
     value_fields,
 )
@@ -310,7 +311,16 @@ class _SpanWriter:
             for f in value_fields(self._dataset.kind)
             if not f.nullable or any(table[f.name].null_count < table.num_rows for _, _, table in rows)
         }
-        writer = FileWriter(engine.folder, file_id, self._dataset, self._span, scales, columns, history=history)
+        writer = FileWriter(
+            engine.folder,
+            file_id,
+            self._dataset,
+            self._span,
+            scales,
+            columns,
+            history=history,
+            repeating=repeating_columns(rows[0][2], scales),
+        )
         try:
             for symbol, name, table in rows:
                 writer.add(symbol, name, table, engine.sources.names)
