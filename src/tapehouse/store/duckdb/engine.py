@@ -249,6 +249,15 @@ class Engine:
         release = self.pins.hold()  # before the snapshot is taken, so that nothing of it is disposed of in between
         return self.snapshot, release
 
+    def _tighten(self) -> None:
+        """Leave a small file behind; what is on disk is whole without it."""
+        try:
+            self.connection.execute("CHECKPOINT")
+            if self._mostly_free():
+                self._shrink()
+        except (duckdb.Error, OSError) as exc:
+            log.warning("closed %s without making it smaller: %s", self.folder, exc)
+
     def close(self) -> None:
         """Dispose of what is left, close the database, give the folder up; idempotent."""
         with self.writing:
@@ -257,11 +266,8 @@ class Engine:
             self.closed = True
             try:
                 self.pins.tidy()
-                self.connection.execute("CHECKPOINT")
-                if self._mostly_free():
-                    self._shrink()
-                else:
-                    self._disconnect()
+                self._tighten()
+                self._disconnect()
             except duckdb.Error as exc:
                 raise StoreError(f"could not close the database in {self.folder}: {exc}") from exc
             finally:
