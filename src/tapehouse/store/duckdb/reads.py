@@ -241,10 +241,10 @@ class Reads:
         mixed = hot is not None and self._engine.hot.mixed(scope.dataset, symbol)
         if deletes or mixed or scope.source is not None or scope.as_of < floor:
             return self._resolved(scope, symbol, span, hot, floor)
-        tables = self._archived(scope, symbol, span, scope.columns, history=False)
+        columns = scope.columns if hot is None else (*scope.columns, "commit")
+        tables = self._archived(scope, symbol, span, columns, history=False)
         if hot is not None and hot.num_rows:
             tables.append(hot.filter(pa.array(hot["commit"].to_numpy() <= scope.as_of)))
-        columns = scope.columns if hot is None else (*scope.columns, "commit")
         return _in_order(_joined(scope.dataset.kind, tables, columns))
 
     def pieces(self, scope: Scope, symbol: int) -> Iterator[pa.Table]:
