@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import errno
 import logging
-import math
 import os
 import signal
 import socket
@@ -30,14 +29,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 import uvloop
-from starlette.types import ASGIApp
 
 from tapehouse import dashboard, logs
 from tapehouse.api.app import Api, Page, create_app
+from tapehouse.api.doors import Door
 from tapehouse.api.keys import Keys
-from tapehouse.api.ops import compact_now
+from tapehouse.api.routes.ops import compact_now
 from tapehouse.api.security import check_exposure, is_loopback
 from tapehouse.calendars import timeline
 from tapehouse.codec import read_instruments
@@ -49,7 +47,6 @@ from tapehouse.settings import Settings
 from tapehouse.store.base import Capability, Store
 from tapehouse.times import format_time
 
-KEEP_ALIVE_S = 75
 _STARTS_WITHIN_S = 30.0
 
 logger = logging.getLogger("tapehouse.server")
@@ -80,39 +77,6 @@ async def _serve(settings: Settings) -> None:
         _welcome(store, settings, keys, _announced(store, listener))
         await stopping.wait()
         logger.info("stopping")
-
-
-class Door(uvicorn.Server):
-    """One listening socket, served by uvicorn without its own idea of signals."""
-
-    def __init__(self, app: ASGIApp, settings: Settings, listener: socket.socket) -> None:
-        config = uvicorn.Config(
-            app,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
-        )
-        super().__init__(config)
-        self._listener = listener
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def run_until_closed(self) -> None:
-        """Accept requests until `close`, then wait for those that are open."""
-        await self.serve(sockets=[self._listener])
-
-    def close(self, *, at_once: bool = False) -> None:
-        """Accept no more; `at_once` does not wait for open requests."""
-        self.should_exit = True
-        self.force_exit = self.force_exit or at_once
 
 
 @contextlib.asynccontextmanager

@@ -53,6 +53,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     )
     max_buckets: Annotated[int, _says("Buckets that one aggregate may have, over all symbols.", ge=1)] = 5_000_000
     max_spans: Annotated[int, _says("Missing spans per series that one coverage may list.", ge=1)] = 10_000
+    max_connections: Annotated[int, _says("Connections that may be open; beyond, the answer is 503.", ge=1)] = 10_000
+    max_header_bytes: Annotated[
+        int, _says("Bytes of a request line and its headers; beyond, the answer is 431.", ge=1_024)
+    ] = 128 * 1024
+    header_timeout_s: Annotated[
+        float, _says("How long a connection may take to bring a whole request line and headers.", gt=0)
+    ] = 20.0
     max_body_bytes: Annotated[int, _says("Bytes of one request's body.", ge=1)] = 256 * 1024 * 1024
     max_upload_rows: Annotated[int, _says("Rows of one `POST`.", ge=1)] = 5_000_000
     max_concurrent_queries: Annotated[int, _says("Store calls that run at once; others wait their turn.", ge=1)] = 8

@@ -19,11 +19,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 from starlette.types import Scope as ASGIScope
 
-from tapehouse.api import history as reads
-from tapehouse.api import ops, problems, writes
+from tapehouse.api import problems
 from tapehouse.api.context import Context, Metrics, Workers
 from tapehouse.api.keys import Keys
-from tapehouse.api.parameters import Parameters
+from tapehouse.api.routes import history as reads
+from tapehouse.api.routes import ops, writes
+from tapehouse.api.routes.parameters import Parameters
 from tapehouse.api.security import SECURITY_SCHEMES, FromSocket, Gate
 from tapehouse.errors import TapehouseError
 from tapehouse.query.base import History

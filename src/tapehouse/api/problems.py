@@ -17,7 +17,7 @@ from tapehouse.errors import InvalidToken, RateLimited, StoreError, TapehouseErr
 
 TYPE = "https://tapehouse.dev/errors/"
 MEDIA_TYPE = "application/problem+json"
-HTTP_CODES = {404: "no_such_route", 405: "method_not_allowed", 408: "request_timeout"}
+HTTP_CODES = {404: "no_such_route", 405: "method_not_allowed", 408: "request_timeout", 431: "headers_too_large"}
 """Codes of what no error of ours stands for."""
 
 _PARAMETER_OF_DETAIL = {
@@ -40,17 +40,23 @@ logger = logging.getLogger(__name__)
 
 
 def problem(request: Request, status: int, code: str, detail: str, **members: Any) -> Response:
-    """A problem document; `members` stand beside the standard ones."""
-    document = {
+    """A problem document as an answer; `members` stand beside the standard ones."""
+    found = {name: _short(value) for name, value in members.items() if name not in _MEMBERS}
+    encoded = document(status, code, detail, **found, request_id=request.scope.get("tapehouse.request_id"))
+    return Response(encoded, status, media_type=MEDIA_TYPE)
+
+
+def document(status: int, code: str, detail: str, **members: Any) -> bytes:
+    """A problem document."""
+    found = {
         "type": TYPE + code,
         "title": code.replace("_", " ").capitalize(),
         "status": status,
         "detail": detail,
         "code": code,
-        **{name: _short(value) for name, value in members.items() if name not in _MEMBERS},
-        "request_id": request.scope.get("tapehouse.request_id"),
+        **members,
     }
-    return Response(msgspec.json.encode(document, enc_hook=str), status, media_type=MEDIA_TYPE)
+    return msgspec.json.encode(found, enc_hook=str)
 
 
 def _short(value: Any) -> Any:

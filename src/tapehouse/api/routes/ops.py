@@ -16,11 +16,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as ASGIScope
 
-from tapehouse.api import parameters as given
 from tapehouse.api.context import Context, Here, capable
 from tapehouse.api.formats import answer_json
 from tapehouse.api.keys import Scope
 from tapehouse.api.problems import documented
+from tapehouse.api.routes import parameters as given
 from tapehouse.api.security import needs
 from tapehouse.errors import StoreError, Unavailable
 from tapehouse.store.base import Capability, CompactionReport

@@ -11,11 +11,11 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tapehouse.api import parameters as given
 from tapehouse.api.context import Context, Here, capable, check_number
 from tapehouse.api.formats import ROWS_DOCUMENTED, answer_json, answer_rows, answer_table
 from tapehouse.api.keys import Scope
 from tapehouse.api.problems import documented
+from tapehouse.api.routes import parameters as given
 from tapehouse.api.security import needs
 from tapehouse.errors import LimitExceeded
 from tapehouse.model import Kind

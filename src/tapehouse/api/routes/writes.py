@@ -13,12 +13,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tapehouse.api import parameters as given
 from tapehouse.api.context import Context, Here, capable, check_number
 from tapehouse.api.formats import answer_json
-from tapehouse.api.history import COMMIT_EXAMPLE, INSTRUMENTS_DOCUMENTED
 from tapehouse.api.keys import Scope
 from tapehouse.api.problems import documented
+from tapehouse.api.routes import parameters as given
+from tapehouse.api.routes.history import COMMIT_EXAMPLE, INSTRUMENTS_DOCUMENTED
 from tapehouse.api.security import needs
 from tapehouse.calendars import timeline
 from tapehouse.codec import MEDIA_TYPES, Times, decode_instruments, decode_table
