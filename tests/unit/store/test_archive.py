@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from tapehouse.errors import StoreDamaged
 from tapehouse.model import DAY_NS, TIMESTAMP, Interval, Kind
-from tapehouse.store.archive.columns import LARGEST_SCALE, decimal_scale, to_decimal, to_float
+from tapehouse.store.archive.columns import LARGEST_SCALE, decimal_scale, fits, to_decimal, to_float
+from tapehouse.store.archive.scales import JointScales, scales_of
 from tapehouse.store.base import Selection
 from tapehouse.store.duckdb import DuckDBStore
 
@@ -50,6 +51,31 @@ def test_no_scale_holds_what_no_decimal_is_nearest_to() -> None:
     assert decimal_scale(np.array([1 / 3])) is None
     assert decimal_scale(np.array([0.01, -0.0])) is None
     assert decimal_scale(np.array([1e300])) is None
+
+
+DECIMALS = st.tuples(st.integers(0, 10**14), st.integers(0, LARGEST_SCALE)).map(
+    lambda number: float(Decimal(number[0]).scaleb(-number[1]))
+)
+
+
+@given(st.lists(st.lists(DECIMALS, min_size=1, max_size=5), min_size=1, max_size=6))
+def test_symbols_share_a_file_only_while_every_one_is_exact_in_it(columns: list[list[float]]) -> None:
+    field, joint = pa.field("volume", pa.float64()), JointScales()
+    taken = [np.array(values) for values in columns if joint.take(scales_of(pa.table({"volume": values}), [field]))]
+    digits = joint.digits["volume"]
+    assert taken
+    assert digits is None or all(fits(values, digits) for values in taken)
+
+
+def test_prices_of_a_symbol_that_no_scale_holds_together_stay_float64() -> None:
+    fields = [pa.field("open", pa.float64()), pa.field("low", pa.float64())]
+    scales = scales_of(pa.table({"open": [9_007_199_254_740_991.0], "low": [0.001]}), fields)
+    assert {name: scale.digits for name, scale in scales.items()} == {"open": None, "low": None}
+
+
+def test_values_that_do_not_fit_a_scale_are_never_written() -> None:
+    with pytest.raises(ValueError, match="do not fit 8 decimal digits"):
+        to_decimal(np.array([4.1e13]), 8)
 
 
 @given(st.lists(st.one_of(st.none(), CENTS), min_size=1, max_size=30))

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 
 from tapehouse.errors import StoreDamaged
-from tapehouse.model import DAY_NS, MINUTE_NS, TIMESTAMP, Change, Interval, Kind
+from tapehouse.model import DAY_NS, MIN_TIME_NS, MINUTE_NS, TIMESTAMP, Change, Interval, Kind
 from tapehouse.store.archive import files
 from tapehouse.store.archive.pins import Pins
 from tapehouse.store.base import Selection
-from tapehouse.store.duckdb import DuckDBStore, compactor, engine
+from tapehouse.store.duckdb import DuckDBStore, compactor, engine, reads
 from tapehouse.store.duckdb.compactor import LARGE_ROWS, QUIET_S, SETTLE_S, WORTHWHILE_ROWS, is_due
 from tapehouse.store.duckdb.hot import HotSpan
 
@@ -107,6 +107,80 @@ def test_files_hold_symbols_of_one_scale(store: DuckDBStore) -> None:
     write(store, bars(["B"], 0, 10, price=1.2512))
     write(store, bars(["C"], 0, 10, price=1.75))
     assert store.compact(everything=True).files_written == 2
+
+
+def test_large_numbers_stay_exact_beside_small_ones_of_many_digits(store: DuckDBStore) -> None:
+    volumes = {"ABC": 123.12345678, "SHIB": 4.1e13, "XYZ": 912_345_678.1234}
+    for symbol, volume in volumes.items():
+        rows = bars([symbol], 0, 10)
+        write(store, rows.set_column(rows.column_names.index("volume"), "volume", pa.array([volume] * 10)))
+    store.compact(everything=True)
+    read = store.read(Selection(interval=MINUTES)).table()
+    assert {(r["symbol"], r["volume"]) for r in read.to_pylist()} == set(volumes.items())
+
+
+def test_rows_that_were_known_already_rewrite_nothing(store: DuckDBStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compactor, "SYMBOLS_PER_FILE", 2)
+    write(store, bars(["A", "B", "C", "D"], 0, 10))
+    store.compact(everything=True)
+    write(store, pa.concat_tables([bars(["A", "B", "C", "D"], 0, 10), bars(["D"], 10, 1)]))
+    report = store.compact(everything=True)
+    assert (report.rows, report.files_replaced) == (1, 0)
+
+
+def test_a_delete_is_compacted_once(store: DuckDBStore) -> None:
+    write(store, bars(["A"], 0, 2_000))
+    store.compact(everything=True)
+    store.delete(Kind.BARS, ["A"], interval=MINUTES)
+    assert store.stats()["hot_rows"] == 0
+    assert store.compact(everything=True).spans == 1
+    assert store.compact(everything=True).spans == 0
+
+
+def test_a_reading_goes_on_when_a_later_symbol_is_corrected(store: DuckDBStore) -> None:
+    def trades(symbol: str, price: float) -> pa.Table:
+        times = pa.array([START]).view(TIMESTAMP)
+        return pa.table({"symbol": [symbol], "timestamp": times, "price": [price], "size": [1.0], "id": ["1"]})
+
+    store.write(Kind.TRADES, pa.concat_tables([trades("A", 1.0), trades("B", 2.0)]))
+    with store.read(Selection(kind=Kind.TRADES)) as reading:
+        batches = iter(reading)
+        found = next(batches).to_pylist()
+        store.write(Kind.TRADES, trades("B", 9.0))
+        found += [row for batch in batches for row in batch.to_pylist()]
+    assert [row["price"] for row in found] == [1.0, 2.0]
+
+
+def test_busy_symbols_are_read_span_by_span(store: DuckDBStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for day in range(5):
+        write(store, bars(["A", "B", "C"], day * 40 * 1_440, 100))
+    sizes: list[int] = []
+    read_hot = reads.read_hot
+
+    def counted(*arguments: object) -> pa.Table:
+        rows = read_hot(*arguments)
+        sizes.append(rows.num_rows)
+        return rows
+
+    monkeypatch.setattr(reads, "read_hot", counted)
+    for limit, largest in ((1_000_000, 1_500), (1_000, 1_000), (200, 100)):
+        sizes.clear()
+        monkeypatch.setattr(reads, "ROWS_PER_HOT_QUERY", limit)
+        read = store.read(Selection(interval=MINUTES)).table()
+        assert read.num_rows == 1_500
+        assert read["symbol"].to_pylist() == [s for s in "ABC" for _ in range(500)]
+        assert max(sizes) == largest
+
+
+def test_the_first_day_that_nanoseconds_hold_is_found_and_archived(store: DuckDBStore) -> None:
+    times = [MIN_TIME_NS, MIN_TIME_NS + DAY_NS, 0, START]
+    rows = bars(["A"], 0, 4)
+    write(store, rows.set_column(1, "timestamp", pa.array(times).view(TIMESTAMP)))
+    assert store.read(Selection(interval=MINUTES, limit=4)).table().num_rows == 4
+    assert store.compact(everything=True).rows == 4
+    assert store.stats()["hot_rows"] == 0
+    read = store.read(Selection(interval=MINUTES, limit=4)).table()
+    assert read["timestamp"].cast(pa.int64()).to_pylist() == times
 
 
 def test_a_busy_symbol_has_several_row_groups(store: DuckDBStore, monkeypatch: pytest.MonkeyPatch) -> None:

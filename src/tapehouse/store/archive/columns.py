@@ -16,6 +16,11 @@ import pyarrow.compute as pc
 PRECISION = 18
 LARGEST_SCALE = 12
 _EXACT_INTEGERS = 2.0**53
+RESCALED_BELOW = 2.0**51
+"""A value that fits some scale fits every larger one at which it has fewer ticks than this.
+
+Value and product are each off by at most 2**-53 of the ticks, so that less than half a tick is lost before rounding.
+"""
 _SAMPLE_ROWS = 64
 
 
@@ -25,12 +30,13 @@ def decimal_scale(values: np.ndarray, at_least: int = 0) -> int | None:
         return at_least
     sample = values[:: max(1, len(values) // _SAMPLE_ROWS)]
     for scale in range(at_least, LARGEST_SCALE + 1):
-        if _fits(sample, scale) and _fits(values, scale):
+        if fits(sample, scale) and fits(values, scale):
             return scale
     return None
 
 
-def _fits(values: np.ndarray, scale: int) -> bool:
+def fits(values: np.ndarray, scale: int) -> bool:
+    """Whether decimals of that many digits give every value back bit by bit."""
     with np.errstate(over="ignore"):
         ticks = np.rint(values * 10.0**scale)
     if not np.all(np.abs(ticks) < _EXACT_INTEGERS):
@@ -41,7 +47,12 @@ def _fits(values: np.ndarray, scale: int) -> bool:
 
 
 def to_decimal(values: np.ndarray, scale: int, valid: np.ndarray | None = None) -> Any:
-    """An Arrow decimal64 array of those values, which must fit the scale exactly; `valid` masks nulls out."""
+    """An Arrow decimal64 array of those values, which must fit the scale exactly; `valid` masks nulls out.
+
+    Raises `ValueError` when they do not: what is written here replaces the rows it was made from.
+    """
+    if not fits(values, scale):
+        raise ValueError(f"values up to {np.abs(values).max()!r} do not fit {scale} decimal digits")
     ticks = np.rint(values * 10.0**scale).astype("i8")
     mask = None if valid is None else pa.array(valid).buffers()[1]
     return pa.Array.from_buffers(pa.decimal64(PRECISION, scale), len(ticks), [mask, pa.py_buffer(ticks)])

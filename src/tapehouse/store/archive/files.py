@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from tapehouse.errors import StoreDamaged
 from tapehouse.model import SCHEMAS, TIMESTAMP, Kind
-from tapehouse.store.archive.columns import decimal_scale, one_chunk, to_decimal, to_float
+from tapehouse.store.archive.columns import one_chunk, to_decimal, to_float
 from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.failpoints import failpoint
 from tapehouse.store.folder import make_folders, sync
@@ -30,7 +30,6 @@ SYMBOLS_PER_FILE = 32
 ROWS_PER_GROUP = 500_000
 FOOTERS_KEPT = 512
 
-_PRICES = {"open", "high", "low", "close", "price", "bid", "ask"}
 _DELTA, _SPLIT = "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT"
 _ENCODINGS = {"timestamp": _DELTA, "ordinal": _DELTA, "trades": _DELTA, "id": "DELTA_BYTE_ARRAY"}
 PLACE = "nth"
@@ -79,23 +78,6 @@ def internal_schema(kind: Kind, names: Sequence[str]) -> pa.Schema:
     types = {"timestamp": pa.int64(), "source": pa.int32(), "commit": pa.int64(), "lost": pa.bool_(), PLACE: pa.int32()}
     types |= {field.name: field.type for field in value_fields(kind)}
     return pa.schema([(name, types[name]) for name in names])
-
-
-def scales_of(table: pa.Table, fields: Sequence[Any]) -> dict[str, int | None]:
-    """The decimal scale of each float column that has values, None where it stays float64; prices share one."""
-    scales: dict[str, int | None] = {}
-    prices: int | None = 0
-    for field in fields:
-        if field.type != pa.float64() or table[field.name].null_count == table.num_rows:
-            continue
-        column = one_chunk(table[field.name])
-        values = (column.drop_null() if column.null_count else column).to_numpy()
-        if field.name not in _PRICES:
-            scales[field.name] = decimal_scale(values)
-        elif prices is not None:
-            prices = decimal_scale(values, prices)
-    scales.update({f.name: prices for f in fields if f.name in _PRICES})
-    return scales
 
 
 class FileWriter:
@@ -206,18 +188,6 @@ def _file_schema(kind: Kind, scales: dict[str, int | None], columns: set[str], *
     return pa.schema(fields + ([pa.field("lost", pa.bool_(), nullable=False)] if history else []))
 
 
-def repeating_columns(rows: pa.Table, scales: dict[str, int | None]) -> set[str]:
-    """The columns that stay float64 and say each value twice or more on average, as prices in cents times a factor do:
-    a dictionary of them is much smaller than their bytes."""
-    found = set()
-    for name, scale in scales.items():
-        if scale is None:
-            values = one_chunk(rows[name]).drop_null().to_numpy()
-            if 2 * len(np.unique(values)) <= len(values):
-                found.add(name)
-    return found
-
-
 def _encodings(schema: pa.Schema, repeating: frozenset[str] | set[str]) -> dict[str, str]:
     encodings = {}
     for field in schema:
@@ -226,13 +196,6 @@ def _encodings(schema: pa.Schema, repeating: frozenset[str] | set[str]) -> dict[
         default = _SPLIT if field.type == pa.float64() else _DELTA
         encodings[field.name] = _ENCODINGS.get(field.name, default)
     return encodings
-
-
-def joint_scale(scales: Sequence[int | None]) -> int | None:
-    """The scale that holds several columns exactly, None when one of them, or all together, need float64."""
-    if any(scale is None for scale in scales):
-        return None
-    return max((scale for scale in scales if scale is not None), default=0)
 
 
 class FileReader:

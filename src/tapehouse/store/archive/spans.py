@@ -50,7 +50,13 @@ class Dataset(NamedTuple):
         if self.unit is None:
             return np.zeros(len(times), "i8")
         # By days of our own: NumPy's conversion of nanoseconds wraps near the ends of int64.
-        return (times // DAY_NS).view("M8[D]").astype(f"M8[{self.unit}]").view("i8")
+        return self.span_of_day(times // DAY_NS)
+
+    def span_of_day(self, days: np.ndarray) -> np.ndarray:
+        """The span number of each day since 1970, int64."""
+        if self.unit is None:
+            return np.zeros(len(days), "i8")
+        return days.view("M8[D]").astype(f"M8[{self.unit}]").view("i8")
 
     def span_at(self, time: int) -> int:
         """The span number of one time."""

@@ -17,19 +17,19 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 
+from tapehouse.errors import StoreError
 from tapehouse.store.archive.files import (
     SYMBOLS_PER_FILE,
     ArchiveFile,
     FileWriter,
-    joint_scale,
-    repeating_columns,
-    scales_of,
     value_fields,
 )
+from tapehouse.store.archive.scales import JointScales, repeating_columns, scales_of
 from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.base import CompactionReport
 from tapehouse.store.duckdb import catalog, hot
@@ -72,10 +72,10 @@ class _Swap:
 
 @dataclass(slots=True)
 class _Bin:
-    """Symbols of one span whose prices have the same scale, until there are enough for a file."""
+    """Symbols of one span that may share a file, until there are enough of them."""
 
     rows: list[tuple[int, str, pa.Table]] = field(default_factory=list)
-    scales: list[dict[str, int | None]] = field(default_factory=list)
+    scales: JointScales = field(default_factory=JointScales)
 
 
 class Compactor:
@@ -118,21 +118,24 @@ class Compactor:
     def _due(self, *, everything: bool) -> list[tuple[Dataset, int]]:
         now, wall = time.monotonic(), time.time_ns()
         with self._engine.writing:
-            spans = [(d, span, s) for d, held in self._engine.hot.spans.items() for span, s in held.items() if s.rows]
+            spans = [(d, span, s) for d, held in self._engine.hot.spans.items() for span, s in held.items()]
         return sorted(
             (dataset, span)
             for dataset, span, state in spans
-            if everything or is_due(state, now, settled=dataset.unit is None or dataset.bounds(span)[1] < wall)
+            if state.rows + state.hidden
+            and (everything or is_due(state, now, settled=dataset.unit is None or dataset.bounds(span)[1] < wall))
         )
 
     def _compact_span(self, dataset: Dataset, span: int) -> _Swap:
+        held = self._engine.hot.spans[dataset].get(span)  # before the snapshot: what is hidden after it stays due
+        hidden = 0 if held is None else held.hidden
         snapshot, release = self._engine.pinned()
         first_id = self._engine.next_file_id
         try:
             with faults(f"compact {dataset.folder(span)}"):
                 written, replaced, moved = self._write_files(snapshot, dataset, span)
                 failpoint("compact.files.synced")
-                self._swap(snapshot, dataset, span, written, replaced, moved)
+                self._swap(snapshot, dataset, span, written, replaced, moved, hidden)
         except BaseException:
             self._engine.sweep(first_id)  # older ones may have readers yet
             raise
@@ -193,7 +196,7 @@ class Compactor:
         for low in range(0, len(ordered), SYMBOLS_PER_FILE):
             chunk = ordered[low : low + SYMBOLS_PER_FILE]
             hot_rows = self._reads.hot_rows(scope, chunk)
-            moved += sum(rows.num_rows for rows in hot_rows.values())
+            moved += sum(found.rows.num_rows for found in hot_rows.values())
             for symbol in chunk:
                 rows = self._reads.versions(scope, symbol, hot_rows.get(symbol), archived=archived)
                 if rows.num_rows:
@@ -210,10 +213,13 @@ class Compactor:
         written: list[ArchiveFile],
         replaced: list[ArchiveFile],
         moved: int,
+        hidden: int,
     ) -> None:
         """Register the files and raise the floor, in one transaction and one new snapshot."""
         engine = self._engine
         with engine.writing:
+            if lost := [file.path for file in written if not (engine.folder / file.path).exists()]:
+                raise StoreError(f"the file {lost[0]} is gone before it was registered; nothing was changed")
             with engine.transaction("register archive files") as connection:
                 for file in written:
                     catalog.register_file(connection, file)
@@ -227,7 +233,7 @@ class Compactor:
             before = engine.snapshot
             shelf = before.shelf(dataset)
             kept = [file for file in shelf.files.get(span, ()) if file not in replaced]
-            hot.forget_rows(engine.hot, dataset, span, moved)
+            hot.forget_rows(engine.hot, dataset, span, moved, hidden)
             shelves = {**before.shelves, dataset: shelf.replaced(span, [*kept, *written], snapshot.head)}
             engine.snapshot = Snapshot(before.head, before.recorded, shelves, before.deletes)
 
@@ -248,8 +254,8 @@ class Compactor:
         with faults("clear archived rows"):
             while slices := self._slices(dataset, condition):
                 for low in slices[:SLICES_PER_CHECKPOINT]:
-                    with engine.writing:
-                        hot.delete_slice(engine.connection, dataset, condition, low)
+                    with engine.upkeep("clear archived rows") as connection:
+                        hot.delete_slice(connection, dataset, condition, low)
                     failpoint("compact.purge.slice")
                     time.sleep(YIELD_S)
                 engine.checkpoint()  # drops row groups, a few at a time; DuckDB's own would come late and take long
@@ -266,7 +272,7 @@ class _SpanWriter:
 
     def __init__(self, engine: Engine, dataset: Dataset, span: int) -> None:
         self._engine, self._dataset, self._span = engine, dataset, span
-        self._bins: dict[tuple[object, ...], _Bin] = {}
+        self._bins: dict[tuple[object, ...], list[_Bin]] = {}
         self._history: list[tuple[int, str, pa.Table]] = []
         self._written: list[ArchiveFile] = []
 
@@ -286,18 +292,21 @@ class _SpanWriter:
     def _add_current(self, symbol: int, name: str, rows: pa.Table) -> None:
         fields = value_fields(self._dataset.kind)
         scales = scales_of(rows, fields)
-        prices = next(scales[f.name] for f in fields if f.name in scales)
-        key = (prices, *(name for name, scale in scales.items() if scale is None))
-        held = self._bins.setdefault(key, _Bin())
+        prices = next(scales[f.name].digits for f in fields if f.name in scales)
+        key = (prices, *(name for name, scale in scales.items() if scale.digits is None))
+        bins = self._bins.setdefault(key, [])
+        held = next((held for held in bins if held.scales.take(scales)), None)
+        if held is None:
+            held = _Bin()
+            held.scales.take(scales)
+            bins.append(held)
         held.rows.append((symbol, name, rows))
-        held.scales.append(scales)
         if len(held.rows) >= SYMBOLS_PER_FILE:
-            self._flush(self._bins.pop(key))
+            bins.remove(held)
+            self._flush(held)
 
     def _flush(self, held: _Bin) -> None:
-        names = dict.fromkeys(name for scales in held.scales for name in scales)
-        joint = {name: joint_scale([scales[name] for scales in held.scales if name in scales]) for name in names}
-        self._write(held.rows, joint, history=False)
+        self._write(held.rows, held.scales.digits, history=False)
 
     def _flush_history(self) -> None:
         rows, self._history = self._history, []
@@ -331,7 +340,7 @@ class _SpanWriter:
 
     def finish(self) -> list[ArchiveFile]:
         """Write what is left; returns all files."""
-        for held in self._bins.values():
+        for held in chain.from_iterable(self._bins.values()):
             self._flush(held)
         if self._history:
             self._flush_history()
@@ -340,11 +349,12 @@ class _SpanWriter:
 
 def is_due(state: HotSpan, now: float, *, settled: bool) -> bool:
     """Whether a span's hot rows should move now; `now` is monotonic seconds."""
-    if state.rows >= LARGE_ROWS:
+    rows = state.rows + state.hidden
+    if rows >= LARGE_ROWS:
         return True
     if not settled or now - state.written < QUIET_S:
         return False
-    return state.rows >= WORTHWHILE_ROWS or now - state.since >= SETTLE_S
+    return rows >= WORTHWHILE_ROWS or now - state.since >= SETTLE_S
 
 
 def _sharing(files: Sequence[ArchiveFile], symbols: set[int]) -> list[ArchiveFile]:

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import duckdb
 import numpy as np
@@ -27,20 +28,32 @@ ROWS_PER_DELETE = 100_000
 
 @dataclass(slots=True)
 class HotSymbol:
-    """Hot rows of one symbol: their span, and whether some of them correct others or never were current."""
+    """Hot rows of one symbol: their span, number, and whether some of them correct others or never were current."""
 
     first: int
     last: int
+    rows: int
     mixed: bool
 
 
 @dataclass(slots=True)
 class HotSpan:
-    """Hot rows of one span; `since` and `written` are monotonic seconds of the first and the latest write to it."""
+    """Hot rows of one span; `since` and `written` are monotonic seconds of the first and the latest write to it.
+
+    `hidden` rows, hot or archived, are not current any more since the span was compacted.
+    """
 
     rows: int
     since: float
     written: float
+    hidden: int = 0
+
+
+class HotRows(NamedTuple):
+    """The hot versions of one symbol that a read may need; `mixed`: which of them count is yet to be told."""
+
+    rows: pa.Table
+    mixed: bool
 
 
 class HotIndex:
@@ -64,37 +77,51 @@ class HotIndex:
         """All hot rows of the data set."""
         return sum(span.rows for span in list(self.spans.get(dataset, {}).values()))
 
-    def add(self, dataset: Dataset, symbol: int, first: int, last: int, *, mixed: bool) -> None:
+    def rows_of(self, dataset: Dataset, symbol: int) -> int:
+        """All hot rows of that symbol, those that wait for their purge included."""
+        hot = self.symbols.get(dataset, {}).get(symbol)
+        return 0 if hot is None else hot.rows
+
+    def add(self, dataset: Dataset, symbol: int, new: HotSymbol) -> None:
         """Take note of new hot rows of a symbol."""
         symbols = self.symbols.setdefault(dataset, {})
         hot = symbols.get(symbol)
-        if hot is None:
-            symbols[symbol] = HotSymbol(first, last, mixed)
-        else:
-            symbols[symbol] = HotSymbol(min(hot.first, first), max(hot.last, last), hot.mixed or mixed)
+        if hot is not None:
+            first, last = min(hot.first, new.first), max(hot.last, new.last)
+            new = HotSymbol(first, last, hot.rows + new.rows, hot.mixed or new.mixed)
+        symbols[symbol] = new
 
     def add_spans(self, dataset: Dataset, times: np.ndarray) -> None:
         """Take note of the spans of new hot rows."""
-        lowest, highest = dataset.span_at(int(times.min())), dataset.span_at(int(times.max()))
-        if lowest == highest:
-            self.count(dataset, [(lowest, len(times))])
-            return
-        # Counted by day first: a day lies in one span, and there are few of them.
-        days = times // DAY_NS
-        first = int(days.min())
-        counts = np.bincount(days - first)
-        held = np.flatnonzero(counts)
-        rows: Counter[int] = Counter()
-        for span, count in zip(dataset.span_of((first + held) * DAY_NS).tolist(), counts[held].tolist(), strict=True):
-            rows[span] += count
-        self.count(dataset, rows.items())
+        self.count(dataset, _by_span(dataset, times))
 
-    def count(self, dataset: Dataset, counts: Iterable[tuple[int, int]]) -> None:
-        """Add to the rows of spans."""
+    def hide(self, dataset: Dataset, times: np.ndarray) -> None:
+        """Take note of the spans of rows that are not current any more."""
+        self.count(dataset, _by_span(dataset, times), hidden=True)
+
+    def count(self, dataset: Dataset, counts: Iterable[tuple[int, int]], *, hidden: bool = False) -> None:
+        """Add to the rows of spans, or to those that are hidden."""
         held, now = self.spans.setdefault(dataset, {}), time.monotonic()
         for span, rows in counts:
-            before = held.get(span)
-            held[span] = HotSpan(rows, now, now) if before is None else HotSpan(before.rows + rows, before.since, now)
+            before = held.get(span, HotSpan(0, now, now))
+            new, gone = (0, rows) if hidden else (rows, 0)
+            held[span] = HotSpan(before.rows + new, before.since, now, before.hidden + gone)
+
+
+def _by_span(dataset: Dataset, times: np.ndarray) -> Iterable[tuple[int, int]]:
+    """The spans of those times, and how many are in each."""
+    lowest, highest = dataset.span_at(int(times.min())), dataset.span_at(int(times.max()))
+    if lowest == highest:
+        return [(lowest, len(times))]
+    # Counted by day first: a day lies in one span, and there are few of them.
+    days = times // DAY_NS
+    first = int(days.min())
+    counts = np.bincount(days - first)
+    held = np.flatnonzero(counts)
+    rows: Counter[int] = Counter()
+    for span, count in zip(dataset.span_of_day(first + held).tolist(), counts[held].tolist(), strict=True):
+        rows[span] += count
+    return rows.items()
 
 
 def load_index(connection: duckdb.DuckDBPyConnection, dataset: Dataset, index: HotIndex) -> None:
@@ -113,19 +140,20 @@ def load_index(connection: duckdb.DuckDBPyConnection, dataset: Dataset, index: H
 def reload_symbols(connection: duckdb.DuckDBPyConnection, dataset: Dataset, index: HotIndex) -> None:
     """Read anew which symbols have hot rows, after some were purged; spans without any are forgotten."""
     index.symbols[dataset] = _hot_symbols(connection, dataset)
-    index.spans[dataset] = {span: held for span, held in index.spans[dataset].items() if held.rows}
+    index.spans[dataset] = {span: held for span, held in index.spans[dataset].items() if held.rows or held.hidden}
 
 
-def forget_rows(index: HotIndex, dataset: Dataset, span: int, rows: int) -> None:
-    """Discount rows that the archive holds now, though they are still to be deleted."""
+def forget_rows(index: HotIndex, dataset: Dataset, span: int, rows: int, hidden: int) -> None:
+    """Discount what the archive knows now: hot rows, though they are still to be deleted, and rows that are hidden."""
     held = index.spans[dataset].get(span)
     if held is not None:
-        index.spans[dataset][span] = HotSpan(max(0, held.rows - rows), held.since, held.written)
+        left = HotSpan(max(0, held.rows - rows), held.since, held.written, max(0, held.hidden - hidden))
+        index.spans[dataset][span] = left
 
 
 def _hot_symbols(connection: duckdb.DuckDBPyConnection, dataset: Dataset) -> dict[int, HotSymbol]:
     rows = connection.execute(
-        f"SELECT symbol, min(timestamp), max(timestamp), bool_or(verdict <> {Verdict.INSERTED:d}) "
+        f"SELECT symbol, min(timestamp), max(timestamp), count(*), bool_or(verdict <> {Verdict.INSERTED:d}) "
         f"FROM {dataset.table} GROUP BY symbol"
     ).fetchall()
     return {symbol: HotSymbol(*hot) for symbol, *hot in rows}

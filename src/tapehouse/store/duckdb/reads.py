@@ -19,11 +19,13 @@ from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.base import Key, Reading, Selection
 from tapehouse.store.duckdb.catalog import Snapshot
 from tapehouse.store.duckdb.engine import Engine
-from tapehouse.store.duckdb.hot import read_hot
+from tapehouse.store.duckdb.hot import HotRows, read_hot
 from tapehouse.store.duckdb.versions import version_columns, visible
 from tapehouse.store.tables import check_selection
 
 SYMBOLS_PER_HOT_QUERY = 64
+ROWS_PER_HOT_QUERY = 1_000_000
+"""Hot rows are held in memory while they are handed out; a symbol with more than this is read span by span."""
 ROWS_PER_RUN = 300_000
 """Rows of several symbols that are read, and handed out, at once."""
 READ_AHEAD = 4
@@ -121,7 +123,8 @@ class Reads:
         self, selection: Selection, snapshot: Snapshot, as_of: int, columns: tuple[str, ...]
     ) -> tuple[Scope | None, list[str]]:
         ids = self._engine.symbols.ids
-        names = ids.keys() if selection.symbols is None else {s for s in selection.symbols if s in ids}
+        # A copy: a writer may add symbols meanwhile.
+        names = list(ids) if selection.symbols is None else {s for s in selection.symbols if s in ids}
         if (after := selection.after) is not None:
             names = {name for name in names if name >= after.symbol}
         source = None
@@ -149,9 +152,10 @@ class Reads:
                 return
 
     def _tasks(self, scope: Scope, symbols: list[str]) -> Iterator[_Run | _Piece]:
-        ids = [self._engine.symbols.ids[name] for name in symbols]
-        for low in range(0, len(ids), SYMBOLS_PER_HOT_QUERY):
-            chunk = ids[low : low + SYMBOLS_PER_HOT_QUERY]
+        for low, chunk in self._chunks(scope, symbols):
+            if self._busy(scope, chunk[0]):
+                yield from self._tasks_one_by_one(scope, symbols[low : low + 1], low)
+                continue
             hot = self.hot_rows(scope, chunk)
             run: _Run | None = None
             for place, symbol in enumerate(chunk, low):
@@ -169,6 +173,27 @@ class Reads:
             if run is not None:
                 yield run
 
+    def _chunks(self, scope: Scope, symbols: list[str]) -> Iterator[tuple[int, list[int]]]:
+        """The symbols' numbers in pieces whose hot rows are read at once, each with the place of its first."""
+        ids = [self._engine.symbols.ids[name] for name in symbols]
+        low = rows = 0
+        for place, symbol in enumerate(ids):
+            more = self._hot_rows_of(scope, symbol)
+            if place > low and (rows + more > ROWS_PER_HOT_QUERY or place - low == SYMBOLS_PER_HOT_QUERY):
+                yield low, ids[low:place]
+                low, rows = place, 0
+            rows += more
+        if ids:
+            yield low, ids[low:]
+
+    def _busy(self, scope: Scope, symbol: int) -> bool:
+        return self._hot_rows_of(scope, symbol) > ROWS_PER_HOT_QUERY
+
+    def _hot_rows_of(self, scope: Scope, symbol: int) -> int:
+        index = self._engine.hot
+        held = index.touches(scope.dataset, symbol, scope.start, scope.end)
+        return index.rows_of(scope.dataset, symbol) if held else 0
+
     def _sole_file(self, scope: Scope, symbol: int, spans: list[int]) -> tuple[ArchiveFile, list[int]] | None:
         """The one file, and its groups, that has all there is to read of a symbol; None when it is not that simple.
 
@@ -185,10 +210,10 @@ class Reads:
         found = [(file, groups) for file, groups in held if groups]
         return found[0] if len(found) == 1 else None
 
-    def _tasks_one_by_one(self, scope: Scope, symbols: list[str]) -> Iterator[_Run | _Piece]:
+    def _tasks_one_by_one(self, scope: Scope, symbols: list[str], first_place: int = 0) -> Iterator[_Run | _Piece]:
         """The same, asking for the hot rows of one symbol and span at a time."""
         dataset, index = scope.dataset, self._engine.hot
-        for place, name in enumerate(symbols):
+        for place, name in enumerate(symbols, first_place):
             symbol = self._engine.symbols.ids[name]
             spans = set(self._spans(scope, symbol, None))
             if index.touches(dataset, symbol, scope.start, scope.end):
@@ -199,25 +224,27 @@ class Reads:
                 within = replace(scope, start=max(start, scope.start), end=min(end, scope.end))
                 yield _Piece(self, scope, symbol, span, self.hot_rows(within, [symbol]).get(symbol), place)
 
-    def hot_rows(self, scope: Scope, symbols: Sequence[int]) -> dict[int, pa.Table]:
-        """The hot versions of those symbols, each sorted by time and version."""
+    def hot_rows(self, scope: Scope, symbols: Sequence[int]) -> dict[int, HotRows]:
+        """The hot versions of those symbols, each sorted by time and version.
+
+        Whether they are mixed is asked once: the index goes on with later commits, which the scope does not see.
+        """
         index, dataset = self._engine.hot, scope.dataset
         touched = [s for s in symbols if index.touches(dataset, s, scope.start, scope.end)]
         if not touched:
             return {}
-        mixed = scope.source is not None or scope.as_of < scope.snapshot.head or any(
-            index.mixed(dataset, s) or scope.snapshot.deletes_of(dataset, s) for s in touched
-        )  # fmt: skip
-        columns = [*scope.columns, *(version_columns(dataset.kind) if mixed else ())]
+        mixed = {s for s in touched if index.mixed(dataset, s) or scope.snapshot.deletes_of(dataset, s)}
+        told = bool(mixed) or scope.source is not None or scope.as_of < scope.snapshot.head
+        columns = [*scope.columns, *(version_columns(dataset.kind) if told else ())]
         with self._engine.query(f"read {dataset.kind}") as cursor:
             rows = read_hot(cursor, scope.snapshot, dataset, touched, scope.start, scope.end, columns)
         ids = rows["symbol"].to_numpy()
         starts = np.searchsorted(ids, touched := sorted(touched), "left")
         ends = np.searchsorted(ids, touched, "right")
         cut = zip(touched, starts.tolist(), ends.tolist(), strict=True)
-        return {symbol: rows.slice(low, high - low) for symbol, low, high in cut if high > low}
+        return {s: HotRows(rows.slice(low, high - low), s in mixed) for s, low, high in cut if high > low}
 
-    def _spans(self, scope: Scope, symbol: int, hot: pa.Table | None) -> list[int]:
+    def _spans(self, scope: Scope, symbol: int, hot: HotRows | None) -> list[int]:
         dataset = scope.dataset
         shelf = scope.snapshot.shelf(dataset)
         spans = {
@@ -226,10 +253,10 @@ class Reads:
             if any(file.groups_of(symbol, scope.start, scope.end) for file in shelf.files[span])
         }
         if hot is not None:
-            spans |= set(np.unique(dataset.span_of(hot["timestamp"].to_numpy())).tolist())
+            spans |= set(np.unique(dataset.span_of(hot.rows["timestamp"].to_numpy())).tolist())
         return sorted(spans, reverse=scope.newest_first)
 
-    def piece(self, scope: Scope, symbol: int, span: int, hot: pa.Table | None) -> pa.Table:
+    def piece(self, scope: Scope, symbol: int, span: int, found: HotRows | None) -> pa.Table:
         """The visible rows of one symbol in one span, oldest first, as internal rows of the scope's columns."""
         floor = scope.snapshot.shelf(scope.dataset).floors.get(span, 0)
         deletes = [
@@ -237,8 +264,8 @@ class Reads:
             for d in scope.snapshot.deletes_of(scope.dataset, symbol)
             if d.version > floor and d.version <= scope.as_of
         ]
-        hot = _within(hot, *scope.dataset.bounds(span)) if hot is not None else None
-        mixed = hot is not None and self._engine.hot.mixed(scope.dataset, symbol)
+        hot = None if found is None else _within(found.rows, *scope.dataset.bounds(span))
+        mixed = found is not None and found.mixed
         if deletes or mixed or scope.source is not None or scope.as_of < floor:
             return self._resolved(scope, symbol, span, hot, floor)
         columns = scope.columns if hot is None else (*scope.columns, "commit")
@@ -253,11 +280,11 @@ class Reads:
         for span in self._spans(scope, symbol, hot):
             yield self.piece(scope, symbol, span, hot)
 
-    def versions(self, scope: Scope, symbol: int, hot: pa.Table | None, *, archived: bool = True) -> pa.Table:
+    def versions(self, scope: Scope, symbol: int, hot: HotRows | None, *, archived: bool = True) -> pa.Table:
         """Every version of one symbol, visible or not, with the scope's columns and `lost`, given its hot rows."""
         spans = self._spans(scope, symbol, None) if archived else []
         tables = [table for s in spans for table in self._archived(scope, symbol, s, scope.columns, history=True)]
-        return _joined(scope.dataset.kind, [*tables, *([] if hot is None else [hot])], (*scope.columns, "lost"))
+        return _joined(scope.dataset.kind, [*tables, *([] if hot is None else [hot.rows])], (*scope.columns, "lost"))
 
     def _resolved(self, scope: Scope, symbol: int, span: int, hot: pa.Table | None, floor: int) -> pa.Table:
         history = scope.source is not None or scope.as_of < floor
@@ -333,7 +360,7 @@ class _Piece:
 
     __slots__ = ("_arguments", "_place", "_reads")
 
-    def __init__(self, reads: Reads, scope: Scope, symbol: int, span: int, hot: pa.Table | None, place: int) -> None:
+    def __init__(self, reads: Reads, scope: Scope, symbol: int, span: int, hot: HotRows | None, place: int) -> None:
         self._reads, self._arguments, self._place = reads, (scope, symbol, span, hot), place
 
     def __call__(self) -> Found:

@@ -96,9 +96,7 @@ class Writes:
         """Names become numbers; the rows are those of `table`, in its order."""
         times = one_chunk(table["timestamp"]).view(pa.int64())
         encoded = one_chunk(table["symbol"].unify_dictionaries())
-        by_symbol = pa.table({"symbol": encoded.indices, "timestamp": times}).group_by("symbol")
-        ranges = by_symbol.aggregate([("timestamp", "min"), ("timestamp", "max")])
-        used, first, last = (ranges[name].to_numpy() for name in ("symbol", "timestamp_min", "timestamp_max"))
+        used, first, last = _ranges(encoded.indices, times)
         symbol, symbols, new_symbols = _numbered(self._engine.symbols, encoded, used)
         encoded = one_chunk(table["source"].unify_dictionaries())
         source, _, new_sources = _numbered(self._engine.sources, encoded, np.unique(encoded.indices.to_numpy()))
@@ -204,19 +202,17 @@ class Writes:
         engine, dataset = self._engine, incoming.dataset
         times = one_chunk(stored["timestamp"]).to_numpy()
         engine.hot.add_spans(dataset, times)
-        if "verdict" not in stored.column_names:
-            counts = Counter(dict(zip(*_counts(stored["symbol"].to_numpy()), strict=True)))
-            mixed: set[int] = set()
-        else:
-            fresh, symbols = stored["verdict"].to_numpy() == Verdict.INSERTED, stored["symbol"].to_numpy()
-            counts = Counter(dict(zip(*_counts(symbols[fresh]), strict=True)))
-            mixed = set(symbols[~fresh].tolist())
-        for symbol, first, last in zip(
-            incoming.symbols.tolist(), incoming.first.tolist(), incoming.last.tolist(), strict=True
-        ):
-            engine.hot.add(dataset, symbol, first, last, mixed=symbol in mixed)
-            if counts[symbol]:
-                engine.series.add(dataset, symbol, first, last, counts[symbol])
+        symbols = stored["symbol"].to_numpy()
+        ranges, stored_rows = (incoming.symbols, incoming.first, incoming.last), _counts(symbols)
+        inserted, mixed = stored_rows, set[int]()
+        if "verdict" in stored.column_names:
+            fresh = stored["verdict"].to_numpy() == Verdict.INSERTED
+            ranges = _ranges(stored["symbol"], stored["timestamp"])
+            inserted, mixed = _counts(symbols[fresh]), set(symbols[~fresh].tolist())
+        for symbol, first, last in zip(*(each.tolist() for each in ranges), strict=True):
+            engine.hot.add(dataset, symbol, hot.HotSymbol(first, last, stored_rows[symbol], symbol in mixed))
+            if inserted[symbol]:
+                engine.series.add(dataset, symbol, first, last, inserted[symbol])
 
     def _next(self, dataset: Dataset, action: str, batch: str | None, start: int, end: int, **counts: int) -> Commit:
         snapshot = self._engine.snapshot
@@ -266,7 +262,7 @@ class Writes:
         deletes = dict(engine.snapshot.deletes)
         for symbol, times in hidden.items():
             deletes[dataset, symbol] = (*deletes.get((dataset, symbol), ()), Delete(commit.number, start, end))
-            engine.hot.add_spans(dataset, times)
+            engine.hot.hide(dataset, times)
         engine.snapshot = Snapshot(commit.number, commit.recorded, engine.snapshot.shelves, deletes)
         for symbol, times in hidden.items():
             self.recount(dataset, symbol, gone=len(times))
@@ -339,10 +335,18 @@ def _number_of(fresh: list[tuple[int, str]], name: str) -> int:
     return next((number for number, known in fresh if known == name), -1)
 
 
-def _counts(symbols: np.ndarray) -> tuple[list[int], list[int]]:
+def _ranges(symbols: Any, times: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each symbol, its first and its last time."""
+    ranges = pa.table({"symbol": symbols, "timestamp": times}).group_by("symbol")
+    ranges = ranges.aggregate([("timestamp", "min"), ("timestamp", "max")])
+    symbol, first, last = (ranges[name].to_numpy() for name in ("symbol", "timestamp_min", "timestamp_max"))
+    return symbol, first, last
+
+
+def _counts(symbols: np.ndarray) -> Counter[int]:
     counts = np.bincount(symbols)
     known = np.flatnonzero(counts)
-    return known.tolist(), counts[known].tolist()
+    return Counter(dict(zip(known.tolist(), counts[known].tolist(), strict=True)))
 
 
 def _archived(dataset: Dataset, shelf: Shelf, symbol: int, first: int, last: int) -> bool:
