@@ -25,6 +25,10 @@ class Capability(StrEnum):
     COMPACTS = "compacts"
     ANNOUNCES = "announces"
     INSTRUMENTS = "instruments"
+    TOGETHER = "together"
+    DOCUMENTS = "documents"
+    AUDITS = "audits"
+    UNDOES = "undoes"
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -239,3 +243,100 @@ class KeepsInstruments(Protocol):
 
     def put_instruments(self, instruments: Sequence[Instrument]) -> None:
         """Add or replace by pattern, durable when it returns."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of some rows of a write (see `model.Commit`)."""
+
+    inserted: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+
+
+class WritesTogether(Protocol):
+    """A store that writes many small tables as one commit and still tells them apart."""
+
+    def write_together(
+        self,
+        kind: Kind,
+        tables: Sequence[pa.Table],
+        *,
+        interval: Interval | None = None,
+        on_conflict: OnConflict = OnConflict.REPLACE,
+        prefer: Sequence[str] = (),
+        source: str | None = None,
+        batch: str | None = None,
+    ) -> tuple[Commit, list[Outcome]]:
+        """As `write` of the tables one after the other in one table, and what became of the rows of each."""
+
+
+class KeepsDocuments(Protocol):
+    """A store that keeps small documents beside the data: the progress of loads, certificates, quality."""
+
+    def put_documents(self, collection: str, documents: Mapping[str, bytes | None]) -> None:
+        """Add or replace all of them by key, or none; None removes; durable when it returns."""
+
+    def documents(self, collection: str, keys: Sequence[str] | None = None) -> dict[str, bytes]:
+        """Those of the keys that there are, or all of the collection, ordered by key."""
+
+
+class Audits(Protocol):
+    """A store that can show what a batch brought, whatever became of it since."""
+
+    def written(self, batch: str, kind: Kind, interval: Interval | None = None) -> Reading:
+        """Every row that commits of the batch stored (also those that lost, were corrected, deleted or undone), with
+        every column of the kind and `commit`; rows of one symbol come in a few runs, in no order beyond that."""
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """All commits of one name. Times are those at which they were recorded, UTC nanoseconds.
+
+    `undone_by` names the undo that hides it now; `undoes`: the batch that it is the undo of.
+    """
+
+    name: str
+    first_commit: int
+    last_commit: int
+    started: int
+    ended: int
+    commits: int
+    series: tuple[tuple[Kind, Interval | None], ...]
+    inserted: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    deleted: int = 0
+    undone_by: str | None = None
+    undoes: str | None = None
+
+
+class Undone(msgspec.Struct, frozen=True, kw_only=True):
+    """What an undo did, over all its commits: current rows that went away, and earlier ones that came back.
+
+    `left` rows of the batch had been written or deleted again since, and stay as they are; `examples` are the first
+    of them, as (kind, interval, symbol, timestamp, commit that changed it).
+    """
+
+    batch: str
+    commits: list[Commit]
+    removed: int = 0
+    restored: int = 0
+    left: int = 0
+    examples: list[tuple[Kind, Interval | None, str, int, int]] = []
+
+
+class Undoes(Protocol):
+    """A store that can take back what a batch did."""
+
+    def batches(
+        self, names: Sequence[str] | None = None, *, before: int | None = None, limit: int = 100
+    ) -> list[Batch]:
+        """Batches by their last commit, newest first: those of the names, or whose last commit is below `before`."""
+
+    def undo(self, batch: str) -> Undone:
+        """As if the batch had never been, from now on; one transaction, durable when it returns, and a batch itself.
+
+        Reads as of before still see it. What was written or deleted by others since stays. `NotFound` when there is
+        no such batch, `Conflict` when it is undone already.
+        """
