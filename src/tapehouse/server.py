@@ -7,8 +7,9 @@
     compactor runs beside them
 
 Stopping goes the other way. The doors close first: no request comes in any more, and those that are in are answered,
-or cut off after `shutdown_timeout_s`. Then the compactor, which may finish what it does, and the threads that call the
-store. The store closes last, when nobody uses it; that lets go of the folder, so the next owner finds all at rest.
+or cut off after `shutdown_timeout_s`; a second signal cuts them off at once. Then the threads that call the store: what
+waits for one is dropped; what runs, be it a compaction, comes to its end. The store closes last, when nobody uses it;
+that lets go of the folder, so the next owner finds all at rest.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ async def _serve(settings: Settings) -> None:
         listener = stack.enter_context(contextlib.closing(_listen(settings)))
         store = stack.enter_context(_opened(settings))
         api = _api(store, settings, keys)
-        stack.callback(api.close)
+        stack.push_async_callback(asyncio.to_thread, api.close)
         await stack.enter_async_context(_compacting(api, settings))
         doors = [Door(api.over_tcp, settings, listener)]
         if (path := socket_of(store)) is not None:
@@ -202,26 +203,25 @@ def _api(store: Store, settings: Settings, keys: Keys | None) -> Api:
 
 @contextlib.asynccontextmanager
 async def _compacting(api: Api, settings: Settings) -> AsyncIterator[None]:
-    """Compact every so often, in a thread of its own; a failure is logged and counted, and tried again next time."""
+    """Compact every so often; a failure is logged and counted, and tried again next time."""
     if Capability.COMPACTS not in api.context.store.capabilities or settings.compact_interval_s == 0:
         yield
         return
-    with ThreadPoolExecutor(1, thread_name_prefix="tapehouse-compactor") as thread:
 
-        async def regularly() -> None:
-            while True:
-                await asyncio.sleep(settings.compact_interval_s)
-                try:
-                    await asyncio.get_running_loop().run_in_executor(thread, compact_now, api.context)
-                except Exception:
-                    logger.exception("the compaction failed; the next one is in %g s", settings.compact_interval_s)
+    async def regularly() -> None:
+        while True:
+            await asyncio.sleep(settings.compact_interval_s)
+            try:
+                await api.context.workers.compact.run(partial(compact_now, api.context))
+            except Exception:
+                logger.exception("the compaction failed; the next one is in %g s", settings.compact_interval_s)
 
-        task = asyncio.create_task(regularly())
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+    task = asyncio.create_task(regularly())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def socket_of(store: Any) -> Path | None:
@@ -303,7 +303,7 @@ class Background:
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             api = _api(store, settings, None)
-            stack.callback(api.close)
+            stack.push_async_callback(asyncio.to_thread, api.close)
             door = Door(api.over_socket, settings, stack.enter_context(_unix_socket(socket_path)))
             await stack.enter_async_context(_open_doors([door]))
             self._stop = lambda: loop.call_soon_threadsafe(stopping.set)

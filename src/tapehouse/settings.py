@@ -52,7 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         1_000_000
     )
     max_buckets: Annotated[int, _says("Buckets that one aggregate may have, over all symbols.", ge=1)] = 5_000_000
-    max_spans: Annotated[int, _says("Missing spans per series that one coverage may list.", ge=1)] = 10_000
+    max_spans: Annotated[int, _says("Missing spans that one coverage may list, over all series.", ge=1)] = 200_000
     max_connections: Annotated[int, _says("Connections that may be open; beyond, the answer is 503.", ge=1)] = 10_000
     max_header_bytes: Annotated[
         int, _says("Bytes of a request line and its headers; beyond, the answer is 431.", ge=1_024)
@@ -62,8 +62,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 20.0
     max_body_bytes: Annotated[int, _says("Bytes of one request's body.", ge=1)] = 256 * 1024 * 1024
     max_upload_rows: Annotated[int, _says("Rows of one `POST`.", ge=1)] = 5_000_000
-    max_concurrent_queries: Annotated[int, _says("Store calls that run at once; others wait their turn.", ge=1)] = 8
-    max_waiting_queries: Annotated[int, _says("Store calls that may wait; beyond, the answer is 503.", ge=1)] = 5_000
+    max_concurrent_queries: Annotated[int, _says("Reads that run at once; others wait their turn.", ge=1)] = 8
+    max_concurrent_writes: Annotated[int, _says("Writes that run at once; others wait their turn.", ge=1)] = 2
+    max_waiting_queries: Annotated[
+        int, _says("Store calls of a kind that may wait; beyond, the answer is 503.", ge=1)
+    ] = 5_000
     max_open_answers: Annotated[
         int, _says("Large answers being streamed at once; beyond, the answer is 503.", ge=1)
     ] = 64

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,18 +13,20 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 from starlette.types import Scope as ASGIScope
 
 from tapehouse.api import problems
-from tapehouse.api.context import Context, Metrics, Workers
+from tapehouse.api.context import Context, Metrics
 from tapehouse.api.keys import Keys
 from tapehouse.api.routes import history as reads
 from tapehouse.api.routes import ops, writes
 from tapehouse.api.routes.parameters import Parameters
 from tapehouse.api.security import SECURITY_SCHEMES, FromSocket, Gate
+from tapehouse.api.workers import Readiness, Slots, Workers
 from tapehouse.errors import TapehouseError
 from tapehouse.query.base import History
 from tapehouse.settings import Settings
@@ -58,7 +59,7 @@ class Api:
     fastapi: FastAPI
 
     def close(self) -> None:
-        """Let calls of the store that run or wait finish."""
+        """Drop calls of the store that wait, and wait for those that run: blocks."""
         self.context.workers.close()
 
 
@@ -66,16 +67,18 @@ def create_app(
     history: History, store: Store, settings: Settings, keys: Keys | None = None, page: Page | None = None
 ) -> Api:
     """The API of a store. Keys, when there are any, are asked for on TCP."""
+    workers = Workers(settings)
     context = Context(
         history=history,
         store=store,
         settings=settings,
         keys=keys,
-        workers=Workers(settings.max_concurrent_queries, settings.max_waiting_queries),
+        workers=workers,
         metrics=Metrics(),
-        open_answers=asyncio.Semaphore(settings.max_open_answers),
+        ready=Readiness(store, workers.ready),
+        open_answers=Slots(settings.max_open_answers, "too many large answers are being sent already", 5.0),
     )
-    context.metrics.observe(store, context.workers)
+    context.metrics.observe(store, workers, context.open_answers)
     app = _with_routes(page)
     app.state.context = context
     over_tcp: ASGIApp = app
@@ -101,6 +104,7 @@ def _with_routes(page: Page | None) -> FastAPI:
         exception_handlers={
             TapehouseError: problems.of_error,
             HTTPException: problems.of_http,
+            ClientDisconnect: problems.of_disconnect,
             Exception: problems.of_crash,
         },
     )

@@ -1,14 +1,11 @@
-"""What every route works with: the store, the threads in which it is called, and what is counted."""
+"""What every route works with: the store, and what is counted."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import Depends
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -18,51 +15,15 @@ from prometheus_client.process_collector import ProcessCollector
 from starlette.requests import Request
 
 from tapehouse.api.keys import Keys
-from tapehouse.errors import LimitExceeded, NotSupported, Overloaded
+from tapehouse.api.workers import Readiness, Slots, Workers
+from tapehouse.errors import LimitExceeded, NotSupported
 from tapehouse.query.base import History
 from tapehouse.settings import Settings
 from tapehouse.store.base import Capability, Store
 
-T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
-
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _LATENCIES_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-
-
-class Workers:
-    """A few threads for calls that block, and a bounded queue before them: who comes first is served first."""
-
-    def __init__(self, threads: int, max_waiting: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tapehouse-query")
-        self._most = threads + max_waiting
-        self.pending = 0
-        """Calls that run or wait."""
-
-    async def run(self, call: Callable[[], T], *, admitted: bool = False) -> T:
-        """What the call returns. Raises `Overloaded` when too many wait; what was admitted before is never refused."""
-        if self.pending >= self._most and not admitted:
-            raise Overloaded(f"{self.pending:,} queries are running or waiting already", retry_after_s=1.0)
-        self.pending += 1
-        try:
-            return await asyncio.wrap_future(self._pool.submit(call))
-        finally:
-            self.pending -= 1
-
-    def submit(self, call: Callable[[], None]) -> None:
-        """Have the call made when its turn comes, for one who cannot wait; what it raises is logged."""
-        self._pool.submit(call).add_done_callback(_log_failure)
-
-    def close(self) -> None:
-        """Let what runs and waits finish."""
-        self._pool.shutdown()
-
-
-def _log_failure(future: Future[None]) -> None:
-    if not future.cancelled() and (error := future.exception()):
-        logger.error("closing an answer failed: %s", error, exc_info=error)
 
 
 class Metrics:
@@ -82,15 +43,17 @@ class Metrics:
         )
         self.rows_served = counter("rows_served", "Rows sent in answers.")
         self.rows_written = counter("rows_written", "Rows taken by HTTP, by what became of them.", "outcome")
-        self.open_answers = Gauge("tapehouse_open_answers", "Large answers being streamed.", registry=registry)
         self.stalled = counter("stalled_clients", "Clients cut off because they stopped reading.")
+        self.disconnected = counter("disconnected_clients", "Clients that went away before their answer.")
         self.compactions = counter("compactions", "Compactions, by how they ended.", "outcome")
         self.compacted_rows = counter("compacted_rows", "Rows moved into the archive.")
 
-    def observe(self, store: Store, workers: Workers) -> None:
-        """Have the store's own numbers asked for whenever the metrics are."""
+    def observe(self, store: Store, workers: Workers, open_answers: Slots) -> None:
+        """Have the store's own numbers, and ours, asked for whenever the metrics are."""
         pending = Gauge("tapehouse_pending_queries", "Store calls that run or wait.", registry=self.registry)
         pending.set_function(lambda: workers.pending)
+        open_ = Gauge("tapehouse_open_answers", "Large answers being streamed.", registry=self.registry)
+        open_.set_function(lambda: open_answers.taken)
         self.registry.register(_StoreCollector(store))
 
 
@@ -127,7 +90,8 @@ class Context:
     keys: Keys | None
     workers: Workers
     metrics: Metrics
-    open_answers: asyncio.Semaphore
+    ready: Readiness
+    open_answers: Slots
     """One for each large answer that may be streamed at the same time."""
     started_s: float = field(default_factory=time.monotonic)
     """On the monotonic clock."""

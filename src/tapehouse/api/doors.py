@@ -60,8 +60,12 @@ class Door(uvicorn.Server):
         yield
 
     async def run_until_closed(self) -> None:
-        """Accept requests until `close`, then wait for those that are open."""
-        await self.serve(sockets=[self._listener])
+        """Accept requests until `close`, then wait for those that are open; those that take too long are cancelled."""
+        try:
+            await self.serve(sockets=[self._listener])
+        finally:
+            for task in list(self.server_state.tasks):
+                task.cancel()
 
     def close(self, *, at_once: bool = False) -> None:
         """Accept no more; `at_once` does not wait for open requests."""

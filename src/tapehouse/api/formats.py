@@ -1,32 +1,35 @@
-"""Rows as an answer: which format was asked for, and how it is sent without holding more than a piece of it.
-
-A step of an answer (asking the store, encoding the next half megabyte) runs in a worker thread; between steps the
-answer holds no thread, so a client that reads slowly keeps nobody waiting. What fits one step is sent whole.
-"""
+"""What an answer is written as: rows in the format asked for, and everything else as JSON."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
-import msgspec
 import pyarrow as pa
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Message, Send
+from starlette.responses import Response
 
 from tapehouse.api.context import Context
-from tapehouse.codec import Times, encode_columns, encode_csv, encode_file, encode_rows, encode_stream, time_text
-from tapehouse.errors import LimitExceeded, NotAcceptable, Overloaded
+from tapehouse.api.streaming import Sending, respond
+from tapehouse.api.workers import Lane
+from tapehouse.codec import (
+    Times,
+    encode_columns,
+    encode_csv,
+    encode_document,
+    encode_file,
+    encode_list,
+    encode_rows,
+    encode_stream,
+)
+from tapehouse.errors import LimitExceeded, NotAcceptable
 from tapehouse.query.base import Answer
 
-STEP_BYTES = 512 * 1024
-"""About how much is encoded before it is sent."""
+_LIST_STEP_S = 0.1
+"""After how long a list lets others have its thread, and looks whether its client is still there."""
 
 _LONGEST_HEADER = 4_000
 
@@ -105,59 +108,34 @@ class _Rows:
     next_page: str | None = None
 
 
-class _Sending:
-    """An answer that is encoded step by step, by one thread at a time, though not always the same."""
-
-    def __init__(self, rows: _Rows, pieces: Generator[bytes], close: Callable[[], None]) -> None:
-        self.rows = rows
-        self.done = False
-        self._pieces = pieces
-        self._close = close
-        self._lock = threading.Lock()
-        self.first = self.step()
-
-    def step(self) -> bytes:
-        """The next bytes; `done` after the last."""
-        parts: list[bytes] = []
-        size = 0
-        with self._lock:
-            while size < STEP_BYTES and not self.done:
-                piece = next(self._pieces, None)
-                self.done = piece is None
-                parts.append(piece or b"")
-                size += len(parts[-1])
-        return b"".join(parts)
-
-    def close(self) -> None:
-        """Let go of the answer, once the step that may be running is over."""
-        with self._lock:
-            self.done = True
-            self._pieces.close()
-            self._close()
-
-
 async def answer_rows(
     here: Context, request: Request, wanted: Wanted, ask: Callable[[], Answer], paged: bool
 ) -> Response:
     """The answer that `ask`, called in a worker thread, opens; a paged one says how to go on."""
     format_ = negotiate(wanted.format, request.headers.get("accept"))
     whole = paged or format_ is Format.FILE or (format_ is Format.JSON and wanted.layout is Layout.COLUMNS)
-    return await _respond(here, request, format_, lambda: _open(here, format_, wanted, ask(), whole))
+
+    def begin() -> Sending:
+        return _open(here, request, format_, wanted, ask(), whole)
+
+    return await respond(here, request, here.workers.query, begin, MEDIA_TYPES[format_])
 
 
-async def answer_table(here: Context, request: Request, wanted: Wanted, ask: Callable[[], pa.Table]) -> Response:
-    """The table that `ask`, called in a worker thread, returns."""
+async def answer_table(
+    here: Context, request: Request, wanted: Wanted, lane: Lane, ask: Callable[[], pa.Table]
+) -> Response:
+    """The table that `ask`, called in a thread of the lane, returns."""
     format_ = negotiate(wanted.format, request.headers.get("accept"))
 
-    def begin() -> _Sending:
+    def begin() -> Sending:
         table = ask()
         rows = _Rows(table.schema, _counted(here, table.to_batches()))
-        return _Sending(rows, _encoded(rows, format_, wanted), lambda: None)
+        return Sending(_encoded(rows, format_, wanted), headers=_headers(rows, request))
 
-    return await _respond(here, request, format_, begin)
+    return await respond(here, request, lane, begin, MEDIA_TYPES[format_])
 
 
-def _open(here: Context, format_: Format, wanted: Wanted, answer: Answer, whole: bool) -> _Sending:
+def _open(here: Context, request: Request, format_: Format, wanted: Wanted, answer: Answer, whole: bool) -> Sending:
     batches = _counted(here, answer)
 
     def close() -> None:
@@ -170,7 +148,7 @@ def _open(here: Context, format_: Format, wanted: Wanted, answer: Answer, whole:
             rows.batches = _gathered(batches, here.settings.max_page_rows)
             rows.next_page = answer.next_page
             close()
-        return _Sending(rows, _encoded(rows, format_, wanted), close)
+        return Sending(_encoded(rows, format_, wanted), close, headers=_headers(rows, request))
     except BaseException:
         close()
         raise
@@ -214,53 +192,11 @@ def _frame(rows: _Rows) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"commit": rows.commit, "made_from": dict(rows.made_from)}, {"next_page": rows.next_page}
 
 
-async def _respond(here: Context, request: Request, format_: Format, begin: Callable[[], _Sending]) -> Response:
-    sending = await here.workers.run(begin)
-    headers = {"Vary": "Accept", **_headers(sending.rows, request)}
-    media_type = MEDIA_TYPES[format_]
-    if sending.done:
-        sending.close()
-        return Response(sending.first, headers=headers, media_type=media_type)
-    if here.open_answers.locked():
-        here.workers.submit(sending.close)
-        raise Overloaded("too many large answers are being sent already", retry_after_s=5.0)
-    return _Streamed(here, sending, headers, media_type)
-
-
-class _Streamed(StreamingResponse):
-    """Sends step by step; the client sets the pace, and its going away ends the work."""
-
-    def __init__(self, here: Context, sending: _Sending, headers: Mapping[str, str], media_type: str) -> None:
-        self._here = here
-        self._sending = sending
-        super().__init__(self._steps(), headers=headers, media_type=media_type)
-
-    async def _steps(self) -> AsyncIterator[bytes]:
-        yield self._sending.first
-        while not self._sending.done:
-            yield await self._here.workers.run(self._sending.step, admitted=True)
-
-    async def stream_response(self, send: Send) -> None:
-        async def send_in_time(message: Message) -> None:
-            async with asyncio.timeout(self._here.settings.stall_timeout_s):
-                await send(message)
-
-        self._here.metrics.open_answers.inc()
-        try:
-            async with self._here.open_answers:
-                await super().stream_response(send_in_time)
-        except TimeoutError:
-            # Returning without the end of the body makes the server close the connection: nobody takes it for whole.
-            self._here.metrics.stalled.inc()
-        finally:
-            self._here.metrics.open_answers.dec()
-            self._here.workers.submit(self._sending.close)
-
-
 def _headers(rows: _Rows, request: Request) -> dict[str, str]:
+    headers = {"Vary": "Accept"}
     if rows.commit is None:
-        return {}
-    headers = {"Tapehouse-Commit": str(rows.commit)}
+        return headers
+    headers["Tapehouse-Commit"] = str(rows.commit)
     if rows.made_from:
         headers["Tapehouse-Made-From"] = _made_from(rows.made_from)
     if rows.next_page is not None:
@@ -279,25 +215,30 @@ def _made_from(made_from: Mapping[str, tuple[str, ...]]) -> str:
     return "*=" + ",".join(dict.fromkeys(source for sources in made_from.values() for source in sources))
 
 
-TIME_FIELDS = frozenset({"first", "last", "start", "end", "recorded"})
-"""The members of a document that are times, all of them UTC nanoseconds inside."""
-
-
 def answer_json(document: Mapping[str, Any], times: Times = Times.RFC3339) -> Response:
-    """A document of structs, its times written as asked for."""
-    plain = _with_times(msgspec.to_builtins(document), times)
-    return Response(msgspec.json.encode(plain), media_type=MEDIA_TYPES[Format.JSON])
+    """A small document of structs, its times written as asked for."""
+    return json_response(encode_document(document, times))
 
 
-def _with_times(value: Any, times: Times) -> Any:
-    if isinstance(value, list):
-        return [_with_times(each, times) for each in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: time_text(each, times) if name in TIME_FIELDS and isinstance(each, int) else _with_times(each, times)
-        for name, each in value.items()
-    }
+def json_response(encoded: bytes) -> Response:
+    """JSON that is encoded already."""
+    return Response(encoded, media_type=MEDIA_TYPES[Format.JSON])
+
+
+async def answer_list(
+    here: Context,
+    request: Request,
+    lane: Lane,
+    name: str,
+    parts: Callable[[], Iterable[Sequence[Any]]],
+    times: Times = Times.RFC3339,
+) -> Response:
+    """`{name: [...]}` of the parts of a list, each made and encoded in a thread of the lane when its turn comes."""
+
+    def begin() -> Sending:
+        return Sending(encode_list(name, parts(), times), step_s=_LIST_STEP_S)
+
+    return await respond(here, request, lane, begin, MEDIA_TYPES[Format.JSON])
 
 
 _COLUMNS_EXAMPLE = {

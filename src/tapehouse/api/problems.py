@@ -20,6 +20,9 @@ MEDIA_TYPE = "application/problem+json"
 HTTP_CODES = {404: "no_such_route", 405: "method_not_allowed", 408: "request_timeout", 431: "headers_too_large"}
 """Codes of what no error of ours stands for."""
 
+CLIENT_GONE = 499
+"""The status, which no client ever sees, of a request whose client went away before the answer."""
+
 _PARAMETER_OF_DETAIL = {
     "symbol": "symbols",
     "symbols": "symbols",
@@ -103,6 +106,11 @@ async def of_http(request: Request, error: Exception) -> Response:
     response = problem(request, error.status_code, code, detail)
     response.headers.update(error.headers or {})
     return response
+
+
+async def of_disconnect(request: Request, error: Exception) -> Response:
+    """Of a client that went away, and will not read this; the status is for the log and the metrics."""
+    return Response(status_code=CLIENT_GONE)
 
 
 async def of_crash(request: Request, error: Exception) -> Response:

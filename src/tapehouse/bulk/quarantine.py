@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,6 @@ from tapehouse.errors import StoreError, StoreFull, StoreReadOnly
 
 COLUMNS = ("file", "line", "reason", "row")
 EXAMPLES = 3
-_FULL = 28  # ENOSPC
 
 
 class QuarantineFile:
@@ -72,5 +72,5 @@ def _free(folder: Path, name: str) -> Path:
 
 
 def _translated(exc: OSError, folder: Path) -> StoreError:
-    kind = StoreFull if exc.errno == _FULL else StoreReadOnly if isinstance(exc, PermissionError) else StoreError
+    kind = StoreFull if exc.errno == errno.ENOSPC else StoreReadOnly if isinstance(exc, PermissionError) else StoreError
     return kind(f"bad rows cannot be written to {folder}: {exc.strerror or exc}", path=str(folder))

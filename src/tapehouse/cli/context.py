@@ -89,26 +89,9 @@ def emit(value: Any) -> None:
 
 def timed(value: Any) -> Any:
     """A struct as a dictionary, its times as RFC 3339, as the HTTP API has them."""
-    import msgspec
+    from tapehouse.codec import with_times
 
-    plain = msgspec.to_builtins(value)
-    return _with_times(plain)
-
-
-_TIMES = frozenset({"recorded", "start", "end", "first", "last"})
-
-
-def _with_times(value: Any) -> Any:
-    from tapehouse.times import format_time
-
-    if isinstance(value, list):
-        return [_with_times(each) for each in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: format_time(each) if name in _TIMES and isinstance(each, int) else _with_times(each)
-        for name, each in value.items()
-    }
+    return with_times(value)
 
 
 def report(error: TapehouseError, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections import deque
@@ -95,7 +96,7 @@ def _replacing(output: Path) -> Iterator[BinaryIO]:
             yield file
         part.replace(output)
     except OSError as exc:
-        kind = StoreFull if exc.errno == 28 else StoreReadOnly
+        kind = StoreFull if exc.errno == errno.ENOSPC else StoreReadOnly
         raise kind(f"cannot write {output}: {exc.strerror}", file=str(output)) from exc
     finally:
         part.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ Decoders say which row and column is wrong.
 from __future__ import annotations
 
 from tapehouse.codec.decode import MEDIA_TYPES, decode_table
+from tapehouse.codec.documents import encode_document, encode_list, with_times
 from tapehouse.codec.encode import (
     PIECE_ROWS,
     Times,
@@ -29,7 +30,9 @@ __all__ = [
     "decode_table",
     "encode_columns",
     "encode_csv",
+    "encode_document",
     "encode_file",
+    "encode_list",
     "encode_records",
     "encode_rows",
     "encode_stream",
@@ -37,4 +40,5 @@ __all__ = [
     "records_of",
     "table_of",
     "time_text",
+    "with_times",
 ]

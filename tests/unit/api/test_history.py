@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from typing import Any
 
 import polars as pl
@@ -12,6 +13,7 @@ from pyarrow import feather
 from tests.unit.api.conftest import Connect
 from tests.unit.api.parts import ARROW, ARROW_FILE, DAY_NS, JAN_2_NS, Client, bars, refused
 
+from tapehouse.codec import documents, encode_document
 from tapehouse.model import TIMESTAMP, Instrument, Interval, Kind
 from tapehouse.store.memory import MemoryStore
 
@@ -419,3 +421,40 @@ def test_what_is_not_there_or_not_done_there(client: Client) -> None:
     answer = client.request("PATCH", "/v1/stats")
     refused(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "GET"
+
+
+def test_coverage_lists_no_more_spans_than_allowed_over_all_series(connect: Connect, store: MemoryStore) -> None:
+    for symbol in ("AAPL", "MSFT"):
+        table = bars(symbol, [1.0] * 6, first=JAN_2_NS + 100 * DAY_NS, step=2 * DAY_NS)
+        store.write(Kind.BARS, table, interval=Interval.D1)
+    client = connect(max_spans=5)
+
+    found = client.get("/v1/coverage", {"spans": 5}).json()["coverage"]
+
+    assert [len(series["missing"]) for series in found] == [2, 2]
+    assert [series["missing_spans"] for series in found] == [6, 6]
+    assert len(client.get("/v1/coverage", {"spans": 5, "symbols": "AAPL"}).json()["coverage"][0]["missing"]) == 5
+    refused(client.get("/v1/coverage", {"spans": 6}), 413, "limit_exceeded", "spans")
+
+
+@pytest.mark.parametrize("route", ["symbols", "coverage"])
+def test_lists_of_many_symbols_are_made_in_parts_off_the_loop(
+    connect: Connect, store: MemoryStore, route: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"S{number:05}" for number in range(2_500)]
+    table = pa.concat_tables([bars("S", [1.0])] * len(names)).set_column(0, "symbol", pa.array(names))
+    store.write(Kind.BARS, table, interval=Interval.D1)
+    encoded: list[tuple[str, int]] = []
+
+    def encode(part: Any, times: Any) -> bytes:
+        encoded.append((threading.current_thread().name, len(part)))
+        return encode_document(part, times)
+
+    monkeypatch.setattr(documents, "encode_document", encode)
+    client = connect()
+
+    found = client.get(f"/v1/{route}").json()[route]
+
+    assert [each["symbol"] for each in found] == ["AAPL", "MSFT", *names]
+    assert max(size for _, size in encoded) <= 1_000
+    assert {name.partition("_")[0] for name, _ in encoded} == {"tapehouse-scan"}

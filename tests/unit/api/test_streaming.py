@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 import time
@@ -16,8 +17,9 @@ import pyarrow as pa
 import pytest
 from tests.unit.api.parts import ARROW, bars, refused
 
-from tapehouse.api.formats import STEP_BYTES
-from tapehouse.errors import StoreDamaged
+from tapehouse.api import workers
+from tapehouse.api.streaming import STEP_BYTES
+from tapehouse.errors import StoreDamaged, Unavailable
 from tapehouse.model import Interval, Kind
 from tapehouse.server import Background
 from tapehouse.settings import Settings
@@ -163,32 +165,154 @@ def test_too_many_large_answers(serve: Serve, store: DuckDBStore) -> None:
 
 
 class Blocking:
-    """The store, but for reads of coverage, which wait until they are let go."""
+    """The store, but for one method, which waits until it is let go; `calls` counts how often it was called."""
 
-    def __init__(self, store: DuckDBStore) -> None:
+    def __init__(self, store: Any, method: str = "coverage") -> None:
         self._store = store
+        self._method = method
+        self.calls = 0
         self.go_on = threading.Event()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+        return self._wait if name == self._method else getattr(self._store, name)
 
-    def coverage(self, *args: Any, **options: Any) -> Any:
+    def _wait(self, *args: Any, **options: Any) -> Any:
+        self.calls += 1
         self.go_on.wait(PATIENCE_S)
-        return self._store.coverage(*args, **options)
+        return getattr(self._store, self._method)(*args, **options)
 
 
 def test_too_many_queries(serve: Serve, store: DuckDBStore) -> None:
     blocking = Blocking(store)
     path = serve(of=blocking, max_concurrent_queries=1, max_waiting_queries=1)
-    with raw(path, ask("/v1/symbols")) as first, raw(path, ask("/v1/symbols")) as second, client_of(path) as client:
-        eventually(lambda: client.get("/v1/stats").status_code == 503)
-        answer = client.get("/v1/stats")
-        refused(answer, 503, "overloaded")
-        assert answer.headers["retry-after"] == "1"
-        blocking.go_on.set()
-        for connection in (first, second):
-            assert connection.recv(100).startswith(b"HTTP/1.1 200 OK")
+    with raw(path, ask("/v1/symbols")) as first, client_of(path) as client:
+        eventually(lambda: blocking.calls == 1)
+        with raw(path, ask("/v1/symbols")) as second:
+            eventually(lambda: metric(client, "tapehouse_pending_queries") == 2)
+            answer = client.get("/v1/symbols")
+            refused(answer, 503, "overloaded")
+            assert answer.headers["retry-after"] == "1"
+            blocking.go_on.set()
+            for connection in (first, second):
+                assert connection.recv(100).startswith(b"HTTP/1.1 200 OK")
+        assert client.get("/v1/symbols").status_code == 200
+
+
+def test_a_call_whose_client_has_gone_is_not_made(serve: Serve, store: DuckDBStore) -> None:
+    blocking = Blocking(store)
+    path = serve(of=blocking, max_concurrent_queries=1)
+    with client_of(path) as client:
+        gone = [raw(path, ask("/v1/symbols")) for _ in range(5)]
+        eventually(lambda: metric(client, "tapehouse_pending_queries") == 5)
+        for connection in gone:
+            connection.close()
+        eventually(lambda: metric(client, "tapehouse_disconnected_clients_total") == 5)
+        assert metric(client, "tapehouse_pending_queries") == 1  # the one that runs still has its thread
         assert client.get("/v1/stats").status_code == 200
+        blocking.go_on.set()
+        eventually(lambda: metric(client, "tapehouse_pending_queries") == 0)
+    assert blocking.calls == 1
+
+
+def test_a_stop_drops_the_calls_that_wait(store: DuckDBStore, tmp_path: Path) -> None:
+    blocking = Blocking(store)
+    path = tmp_path / "s.sock"
+    running = Background(blocking, path, Settings(shutdown_timeout_s=0.2, max_concurrent_queries=1))
+    with ExitStack() as stack:
+        client = stack.enter_context(client_of(path))
+        for _ in range(5):
+            stack.enter_context(raw(path, ask("/v1/symbols")))
+        eventually(lambda: metric(client, "tapehouse_pending_queries") == 5)
+        stopping = threading.Thread(target=running.close)
+        stopping.start()
+        stopping.join(2.0)
+        assert stopping.is_alive()  # a store that is being called is not closed
+        blocking.go_on.set()
+        stopping.join(PATIENCE_S)
+        assert not stopping.is_alive()
+    assert blocking.calls == 1
+
+
+def test_reads_do_not_wait_behind_writes(serve: Serve, store: DuckDBStore) -> None:
+    blocking = Blocking(store, "write")
+    path = serve(of=blocking, max_concurrent_queries=1, max_concurrent_writes=1)
+    row = "timestamp,open,high,low,close,volume\n2024-01-02T00:00:00Z,1,1,1,1,1\n"
+    head = "POST /v1/bars?interval=1d&symbol=NEW HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/csv\r\n"
+    post = f"{head}Content-Length: {len(row)}\r\n\r\n{row}"
+    with raw(path, post), raw(path, post), client_of(path) as client:
+        eventually(lambda: metric(client, "tapehouse_pending_queries") == 2)
+        assert client.get(SMALL).status_code == 200
+        assert client.get("/readyz").status_code == 200
+
+
+def test_readiness_does_not_wait_behind_reads(serve: Serve, store: DuckDBStore) -> None:
+    blocking = Blocking(store)
+    path = serve(of=blocking, max_concurrent_queries=1)
+    with raw(path, ask(SMALL)), raw(path, ask(SMALL)), client_of(path) as client:
+        eventually(lambda: blocking.calls == 1)
+        assert client.get("/readyz").status_code == 200
+        assert client.get("/metrics").status_code == 200
+        blocking.go_on.set()
+
+
+def test_readiness_is_asked_once_however_many_want_to_know(store: DuckDBStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_READY_WITHIN_S", 0.05)
+    blocking = Blocking(store, "stats")
+    lane = workers.Lane("ready", 1)
+    ready = workers.Readiness(blocking, lane)  # type: ignore[arg-type]
+
+    async def check() -> list[BaseException | None]:
+        refusals = [await asyncio.gather(*[ready.check() for _ in range(10)], return_exceptions=True) for _ in range(3)]
+        assert lane.pending == 1  # nobody waits any more, but the thread is not free
+        blocking.go_on.set()
+        await ready.check()
+        await asyncio.gather(*[ready.check() for _ in range(10)])
+        return [refusal for each in refusals for refusal in each]
+
+    refused_all = asyncio.run(check())
+    lane.close()
+    assert all(isinstance(refusal, Unavailable) for refusal in refused_all)
+    assert len(refused_all) == 30
+    assert blocking.calls == 1
+    assert lane.pending == 0
+
+
+def test_an_answer_that_nobody_waits_for_is_let_go(serve: Serve, store: DuckDBStore) -> None:
+    blocking = Blocking(store, "read")
+    path = serve(of=blocking, max_concurrent_queries=1)
+    with client_of(path) as client:
+        with raw(path, ask(LARGE)):
+            eventually(lambda: blocking.calls == 1)
+        eventually(lambda: metric(client, "tapehouse_disconnected_clients_total") == 1)
+        blocking.go_on.set()
+        eventually(lambda: metric(client, "tapehouse_pending_queries") == 0)
+        assert metric(client, "tapehouse_open_answers") == 0
+    eventually(lambda: store.stats()["open_readings"] == 0)
+
+
+def test_no_more_large_answers_than_allowed_when_they_come_at_once(serve: Serve, store: DuckDBStore) -> None:
+    path = serve(max_open_answers=2)
+    with ExitStack() as stack:
+        client = stack.enter_context(client_of(path))
+        connections = [stack.enter_context(raw(path, ask(LARGE))) for _ in range(10)]
+        starts = sorted(connection.recv(12) for connection in connections)
+        assert starts == [b"HTTP/1.1 200"] * 2 + [b"HTTP/1.1 503"] * 8
+        assert metric(client, "tapehouse_open_answers") == 2
+    eventually(lambda: store.stats()["open_readings"] == 0)
+
+
+def test_an_upload_that_breaks_off_is_no_error(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tapehouse")
+    path = serve()
+    head = (
+        "POST /v1/bars?interval=1d HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/csv\r\nContent-Length: 99\r\n\r\n"
+    )
+    with client_of(path) as client:
+        raw(path, head + "Content-Length: 99\r\n\r\nsymbol").close()
+        eventually(lambda: metric(client, "tapehouse_disconnected_clients_total") == 1)
+    (said,) = [record for record in caplog.records if "the client went away" in record.getMessage()]
+    assert said.levelno == logging.INFO
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_many_at_once_all_get_their_answer(serve: Serve) -> None:
@@ -265,4 +389,4 @@ def test_the_socket_is_this_user_s_alone_and_goes_with_the_server(store: DuckDBS
     running.close()
     running.close()
     assert not path.exists()
-    assert store.stats()["rows"] == ROWS  # the store stays open
+    assert store.stats()["rows"] >= ROWS  # the store stays open

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Annotated, Any
 
 import msgspec
@@ -12,17 +13,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tapehouse.api.context import Context, Here, capable, check_number
-from tapehouse.api.formats import ROWS_DOCUMENTED, answer_json, answer_rows, answer_table
+from tapehouse.api.formats import ROWS_DOCUMENTED, answer_list, answer_rows, answer_table
 from tapehouse.api.keys import Scope
 from tapehouse.api.problems import documented
 from tapehouse.api.routes import parameters as given
 from tapehouse.api.security import needs
-from tapehouse.errors import LimitExceeded
-from tapehouse.model import Kind
+from tapehouse.errors import LimitExceeded, NotFound
+from tapehouse.model import Commit, Kind, check_symbol
 from tapehouse.query.base import Coverage
 from tapehouse.store.base import Capability, Series
 
 router = APIRouter(prefix="/v1", tags=["history"], dependencies=[needs(Scope.READ)])
+
+_PART_SYMBOLS = 1_000
+_PART_ROWS = 1_000_000
 
 _ROWS = documented(400, 401, 403, 404, 406, 413, 429, 503, ok=ROWS_DOCUMENTED)
 _SERIES = {
@@ -97,7 +101,7 @@ async def latest(request: Request, here: Here, asked: Annotated[given.Latest, De
     """The newest row of each symbol. Bars without an interval: the newest of any, with a column `interval`."""
     check_number(here, asked.symbols)
     ask = partial(here.history.latest, asked.kind, asked.symbols, asked.interval)
-    return await answer_table(here, request, asked, ask)
+    return await answer_table(here, request, asked, here.workers.query, ask)
 
 
 @router.get("/aggregate", responses=_ROWS, summary="Measures per symbol and bucket")
@@ -108,20 +112,23 @@ async def aggregate(
     `volatility` is the square root of the sum of squared log returns in the bucket."""
     check_number(here, asked.symbols)
     ask = partial(here.history.aggregate, asked.request(), asked.bucket, asked.measures, asked.groups())
-    return await answer_table(here, request, asked, ask)
+    return await answer_table(here, request, asked, here.workers.scan, ask)
 
 
 @router.get("/symbols", responses=_SYMBOLS, summary="Symbols")
-async def symbols(here: Here, asked: Annotated[given.Match, Depends(given.Match.of)]) -> Response:
+async def symbols(request: Request, here: Here, asked: Annotated[given.Match, Depends(given.Match.of)]) -> Response:
     """The symbols, and what is held of each."""
-    return answer_json({"symbols": await here.workers.run(partial(_symbols, here, asked.match))}, asked.times)
+    parts = partial(_symbols, here, asked.match)
+    return await answer_list(here, request, here.workers.scan, "symbols", parts, asked.times)
 
 
-def _symbols(here: Context, pattern: str | None) -> list[dict[str, Any]]:
+def _symbols(here: Context, pattern: str | None) -> Iterator[list[dict[str, Any]]]:
     matching = None if pattern is None else here.history.symbols(pattern)
     series = [] if matching == [] else here.store.coverage(symbols=matching)
     by_symbol = groupby(series, key=lambda one: one.symbol)
-    return [{"symbol": symbol, "series": [_series(one) for one in held]} for symbol, held in by_symbol]
+    described = ({"symbol": symbol, "series": [_series(one) for one in held]} for symbol, held in by_symbol)
+    while part := list(islice(described, _PART_SYMBOLS)):
+        yield part
 
 
 def _series(series: Series) -> dict[str, Any]:
@@ -129,28 +136,66 @@ def _series(series: Series) -> dict[str, Any]:
 
 
 @router.get("/coverage", responses=_COVERAGE, summary="Coverage")
-async def coverage(here: Here, asked: Annotated[given.Covered, Depends(given.Covered.of)]) -> Response:
-    """First, last, rows and what is missing in between by the instrument's calendar, of each series."""
+async def coverage(
+    request: Request, here: Here, asked: Annotated[given.Covered, Depends(given.Covered.of)]
+) -> Response:
+    """First, last, rows and what is missing in between by the instrument's calendar, of each series. Where there are
+    so many series that `spans` of each would be too many, each lists fewer; `missing_spans` counts all."""
     check_number(here, asked.symbols)
     if asked.spans > here.settings.max_spans:
         raise LimitExceeded(f"spans is at most {here.settings.max_spans:,}", parameter="spans")
-    ask = partial(
-        here.history.coverage, kind=asked.kind, symbols=asked.symbols, interval=asked.interval, spans=asked.spans
-    )
-    found: list[Coverage] = await here.workers.run(ask)
-    return answer_json({"coverage": found}, asked.times)
+    return await answer_list(here, request, here.workers.scan, "coverage", partial(_coverage, here, asked), asked.times)
+
+
+def _coverage(here: Context, asked: given.Covered) -> Iterator[list[Coverage]]:
+    """The coverage of some symbols after the other: a store call for each million rows, so that each is short."""
+    named = None if asked.symbols is None else [check_symbol(symbol) for symbol in dict.fromkeys(asked.symbols)]
+    held = here.store.coverage(symbols=named)
+    if unknown := set(named or ()) - {series.symbol for series in held}:
+        here.history.coverage(symbols=[symbol for symbol in named or () if symbol in unknown])  # says what is like them
+    wanted = [one for one in held if asked.kind in (None, one.kind) and asked.interval in (None, one.interval)]
+    spans = min(asked.spans, here.settings.max_spans // max(1, len(wanted)))
+    ask = partial(here.history.coverage, kind=asked.kind, interval=asked.interval, spans=spans)
+    for part in _parts(wanted, min(_PART_SYMBOLS, here.settings.max_symbols)):
+        try:
+            yield ask(symbols=part)
+        except NotFound:  # some were deleted a moment ago
+            left = {series.symbol for series in here.store.coverage(symbols=part)}
+            yield ask(symbols=[symbol for symbol in part if symbol in left]) if left else []
+
+
+def _parts(held: Sequence[Series], most_symbols: int) -> Iterator[list[str]]:
+    """The symbols in order, in lists of about `_PART_ROWS` rows."""
+    part: list[str] = []
+    rows = 0
+    for symbol, series in groupby(sorted(held, key=lambda one: one.symbol), key=lambda one: one.symbol):
+        part.append(symbol)
+        rows += sum(one.rows for one in series)
+        if rows >= _PART_ROWS or len(part) == most_symbols:
+            yield part
+            part, rows = [], 0
+    if part:
+        yield part
 
 
 @router.get("/instruments", responses=INSTRUMENTS_DOCUMENTED, summary="Instruments")
-async def instruments(here: Here, asked: Annotated[given.Nothing, Depends(given.Nothing.of)]) -> Response:
+async def instruments(
+    request: Request, here: Here, asked: Annotated[given.Nothing, Depends(given.Nothing.of)]
+) -> Response:
     """What is known of symbols, or of patterns of them."""
-    return answer_json({"instruments": await here.workers.run(capable(here.store, Capability.INSTRUMENTS).instruments)})
+    keeper = capable(here.store, Capability.INSTRUMENTS)
+    return await answer_list(here, request, here.workers.query, "instruments", lambda: [keeper.instruments()])
 
 
 @router.get(
     "/commits", responses=documented(400, 401, 403, 501, example={"commits": [COMMIT_EXAMPLE]}), summary="Commits"
 )
-async def commits(here: Here, asked: Annotated[given.Committed, Depends(given.Committed.of)]) -> Response:
+async def commits(
+    request: Request, here: Here, asked: Annotated[given.Committed, Depends(given.Committed.of)]
+) -> Response:
     """What was written, oldest first."""
-    ask = partial(here.history.commits, after=asked.after, limit=asked.limit)
-    return answer_json({"commits": await here.workers.run(ask)}, asked.times)
+
+    def parts() -> list[list[Commit]]:
+        return [here.history.commits(after=asked.after, limit=asked.limit)]
+
+    return await answer_list(here, request, here.workers.query, "commits", parts, asked.times)

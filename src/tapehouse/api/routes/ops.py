@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as ASGIScope
@@ -19,15 +20,13 @@ from starlette.types import Scope as ASGIScope
 from tapehouse.api.context import Context, Here, capable
 from tapehouse.api.formats import answer_json
 from tapehouse.api.keys import Scope
-from tapehouse.api.problems import documented
+from tapehouse.api.problems import CLIENT_GONE, documented
 from tapehouse.api.routes import parameters as given
 from tapehouse.api.security import needs
 from tapehouse.errors import StoreError, Unavailable
 from tapehouse.store.base import Capability, CompactionReport
 
 router = APIRouter(tags=["operations"])
-
-READY_WITHIN_S = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +46,7 @@ async def healthz() -> Response:
 async def readyz(here: Here) -> Response:
     """200 when the store answers within five seconds."""
     try:
-        async with asyncio.timeout(READY_WITHIN_S):
-            await here.workers.run(here.store.stats)
-    except TimeoutError:
-        raise Unavailable(f"the store has not answered within {READY_WITHIN_S:g} s", retry_after_s=5.0) from None
+        await here.ready.check()
     except StoreError as exc:
         raise Unavailable(f"the store does not answer: {exc}", retry_after_s=5.0) from exc
     return answer_json({"status": "ready"})
@@ -62,18 +58,18 @@ async def readyz(here: Here) -> Response:
     responses=documented(401, ok={"description": "Prometheus text.", "content": {"text/plain": {}}}),
     summary="Metrics",
 )
-async def metrics(here: Here) -> Response:
+async def metrics(request: Request, here: Here) -> Response:
     """Counters and gauges for Prometheus."""
-    text = await here.workers.run(partial(generate_latest, here.metrics.registry))
+    text = await here.workers.metrics.run(partial(generate_latest, here.metrics.registry), request=request)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get(
     "/v1/stats", dependencies=[needs(Scope.READ)], responses=documented(401, 403, example=_STATS), summary="Statistics"
 )
-async def stats(here: Here, asked: Annotated[given.Nothing, Depends(given.Nothing.of)]) -> Response:
+async def stats(request: Request, here: Here, asked: Annotated[given.Nothing, Depends(given.Nothing.of)]) -> Response:
     """Sizes and counts."""
-    held = await here.workers.run(here.store.stats)
+    held = await here.workers.query.run(here.store.stats, request=request)
     return answer_json(
         {"version": version("tapehouse"), "uptime_s": round(time.monotonic() - here.started_s, 3), "store": held}
     )
@@ -85,9 +81,12 @@ async def stats(here: Here, asked: Annotated[given.Nothing, Depends(given.Nothin
     responses=documented(400, 401, 403, 501, 507, example=_REPORT),
     summary="Compact",
 )
-async def compact(here: Here, asked: Annotated[given.Compacted, Depends(given.Compacted.of)]) -> Response:
+async def compact(
+    request: Request, here: Here, asked: Annotated[given.Compacted, Depends(given.Compacted.of)]
+) -> Response:
     """Move what has settled, or everything, into the archive now."""
-    return answer_json(_plain(await here.workers.run(partial(compact_now, here, everything=asked.everything))))
+    compaction = partial(compact_now, here, everything=asked.everything)
+    return answer_json(_plain(await here.workers.compact.run(compaction, request=request)))
 
 
 def compact_now(here: Context, *, everything: bool = False) -> CompactionReport:
@@ -145,4 +144,7 @@ class Observed:
         self._here.metrics.requests.labels(route, scope["method"], status).inc()
         self._here.metrics.latency.labels(route).observe(seconds)
         line = "%s %s %s %d %.1f ms"
+        if status == CLIENT_GONE:
+            self._here.metrics.disconnected.inc()
+            logger.info("%s %s %s: the client went away", request_id, scope["method"], scope["path"])
         logger.debug(line, request_id, scope["method"], scope["path"], status, seconds * 1_000)

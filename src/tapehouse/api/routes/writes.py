@@ -14,14 +14,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tapehouse.api.context import Context, Here, capable, check_number
-from tapehouse.api.formats import answer_json
+from tapehouse.api.formats import answer_json, json_response
 from tapehouse.api.keys import Scope
 from tapehouse.api.problems import documented
 from tapehouse.api.routes import parameters as given
 from tapehouse.api.routes.history import COMMIT_EXAMPLE, INSTRUMENTS_DOCUMENTED
 from tapehouse.api.security import needs
 from tapehouse.calendars import timeline
-from tapehouse.codec import MEDIA_TYPES, Times, decode_instruments, decode_table
+from tapehouse.codec import MEDIA_TYPES, Times, decode_instruments, decode_table, encode_document
 from tapehouse.errors import InvalidRequest, LimitExceeded, UnsupportedMediaType
 from tapehouse.model import MAX_TIME_NS, MIN_TIME_NS, Commit, Instrument, Interval, Kind, check_symbol
 from tapehouse.store.base import Capability
@@ -102,7 +102,7 @@ async def _post(
             batch=asked.batch,
         )
 
-    commit = await here.workers.run(write)
+    commit = await here.workers.write.run(write, request=request)
     for outcome in ("inserted", "replaced", "unchanged", "rejected"):
         here.metrics.rows_written.labels(outcome).inc(getattr(commit, outcome))
     return _commit(commit, asked.times)
@@ -168,24 +168,32 @@ def _with_symbol(table: pa.Table, symbol: str | None) -> pa.Table:
 
 
 @router.delete("/bars", responses=_COMMIT, summary="Delete bars")
-async def delete_bars(here: Here, asked: Annotated[given.DeletedBars, Depends(given.DeletedBars.of)]) -> Response:
+async def delete_bars(
+    request: Request, here: Here, asked: Annotated[given.DeletedBars, Depends(given.DeletedBars.of)]
+) -> Response:
     """Hide all bars of a span, of every source. Reads as of an earlier commit still see them."""
-    return await _delete(here, asked, Kind.BARS, asked.interval)
+    return await _delete(request, here, asked, Kind.BARS, asked.interval)
 
 
 @router.delete("/trades", responses=_COMMIT, summary="Delete trades")
-async def delete_trades(here: Here, asked: Annotated[given.Deleted, Depends(given.Deleted.of)]) -> Response:
+async def delete_trades(
+    request: Request, here: Here, asked: Annotated[given.Deleted, Depends(given.Deleted.of)]
+) -> Response:
     """Hide all trades of a span, of every source. Reads as of an earlier commit still see them."""
-    return await _delete(here, asked, Kind.TRADES, None)
+    return await _delete(request, here, asked, Kind.TRADES, None)
 
 
 @router.delete("/quotes", responses=_COMMIT, summary="Delete quotes")
-async def delete_quotes(here: Here, asked: Annotated[given.Deleted, Depends(given.Deleted.of)]) -> Response:
+async def delete_quotes(
+    request: Request, here: Here, asked: Annotated[given.Deleted, Depends(given.Deleted.of)]
+) -> Response:
     """Hide all quotes of a span, of every source. Reads as of an earlier commit still see them."""
-    return await _delete(here, asked, Kind.QUOTES, None)
+    return await _delete(request, here, asked, Kind.QUOTES, None)
 
 
-async def _delete(here: Context, asked: given.Deleted, kind: Kind, interval: Interval | None) -> Response:
+async def _delete(
+    request: Request, here: Context, asked: given.Deleted, kind: Kind, interval: Interval | None
+) -> Response:
     check_number(here, asked.symbols)
 
     def delete() -> Commit:
@@ -193,7 +201,7 @@ async def _delete(here: Context, asked: given.Deleted, kind: Kind, interval: Int
         start, end = _span(here, symbols, asked)
         return here.store.delete(kind, symbols, interval=interval, start=start, end=end)
 
-    return _commit(await here.workers.run(delete), asked.times)
+    return _commit(await here.workers.write.run(delete, request=request), asked.times)
 
 
 def _span(here: Context, symbols: list[str], asked: given.Deleted) -> tuple[int, int]:
@@ -229,9 +237,14 @@ async def put_instruments(
     """Add instruments, or replace those of the same pattern."""
     if _media_type(request) != "application/json":
         raise UnsupportedMediaType("instruments are put as application/json", parameter="Content-Type")
-    instruments = decode_instruments(await read_body(request, here))
-    for instrument in instruments:
-        timeline(instrument)
+    body = await read_body(request, here)
     keeper = capable(here.store, Capability.INSTRUMENTS)
-    await here.workers.run(lambda: keeper.put_instruments(instruments))
-    return answer_json({"instruments": await here.workers.run(keeper.instruments)})
+
+    def put() -> bytes:
+        instruments = decode_instruments(body)
+        for instrument in instruments:
+            timeline(instrument)
+        keeper.put_instruments(instruments)
+        return encode_document({"instruments": keeper.instruments()})
+
+    return json_response(await here.workers.write.run(put, request=request))

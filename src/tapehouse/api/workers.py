@@ -1,0 +1,199 @@
+"""The threads in which the store is called, a lane for each kind of call, so that no kind waits behind another.
+
+A call that waits for its turn is dropped when its client goes away or the server stops. One that runs goes on to its
+end, since a thread cannot be ended from outside; that is why long work is cut into steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
+
+from tapehouse.errors import Overloaded, Unavailable
+from tapehouse.settings import Settings
+from tapehouse.store.base import Store
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+_WATCH_AFTER_S = 0.05
+"""How long a call is waited for before its client is watched: most are over by then, and the watch is not free."""
+
+_READY_FOR_S = 1.0
+_READY_WITHIN_S = 5.0
+
+
+class Lane:
+    """A few threads for one kind of call, and a queue before them: who comes first is served first."""
+
+    def __init__(self, name: str, threads: int, max_waiting: int | None = None) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"tapehouse-{name}")
+        self._most = None if max_waiting is None else threads + max_waiting
+        self._name = name
+        self._lock = threading.Lock()
+        self.pending = 0
+        """Calls that run or wait; one that runs is among them until its thread is free, whoever still waits for it."""
+
+    async def run(
+        self,
+        call: Callable[[], T],
+        *,
+        request: Request | None = None,
+        admitted: bool = False,
+        discard: Callable[[T], object] | None = None,
+    ) -> T:
+        """What the call returns. Raises `Overloaded` when too many wait; what was `admitted` before is never refused.
+
+        When the client of `request` goes away, `ClientDisconnect` is raised and the call, unless it runs, is not made.
+        What a call returns that nobody waits for any more goes to `discard`.
+        """
+        future = self.submit(call, admitted=admitted)
+        waiting = asyncio.wrap_future(future)
+        try:
+            if request is not None:
+                await _done_or_gone(waiting, request.receive)
+            return await waiting
+        except BaseException:
+            waiting.cancel()
+            if not future.cancel() and discard is not None:
+                future.add_done_callback(lambda done: done.exception() or discard(done.result()))
+            raise
+
+    def submit(self, call: Callable[[], T], *, admitted: bool = True) -> Future[T]:
+        """Have the call made when its turn comes."""
+        with self._lock:
+            if not admitted and self._most is not None and self.pending >= self._most:
+                raise Overloaded(f"{self.pending:,} calls ({self._name}) run or wait already", retry_after_s=1.0)
+            try:
+                future = self._pool.submit(call)
+            except RuntimeError as exc:
+                raise Unavailable("the server stops") from exc
+            self.pending += 1
+        future.add_done_callback(self._ended)
+        return future
+
+    def _ended(self, _: Future[Any]) -> None:
+        with self._lock:
+            self.pending -= 1
+
+    def stop(self) -> None:
+        """Drop what waits, and take nothing more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def close(self) -> None:
+        """Wait for what was taken."""
+        self._pool.shutdown()
+
+
+async def _done_or_gone(waiting: asyncio.Future[Any], receive: Receive) -> None:
+    done, _ = await asyncio.wait({waiting}, timeout=_WATCH_AFTER_S)
+    if done:
+        return
+    watch = asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait({waiting, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            raise ClientDisconnect
+    finally:
+        watch.cancel()
+
+
+async def _gone(receive: Receive) -> None:
+    """Until the client has gone away; a body that no route wanted is thrown away meanwhile."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Workers:
+    """All lanes of one server."""
+
+    def __init__(self, settings: Settings) -> None:
+        waiting = settings.max_waiting_queries
+        self.query = Lane("query", settings.max_concurrent_queries, waiting)
+        """Reads of rows and other short calls. A long answer takes a thread for one step at a time."""
+        self.scan = Lane("scan", max(1, settings.max_concurrent_queries // 2), waiting)
+        """Reads that may go through everything: coverage, aggregates, the list of symbols."""
+        self.write = Lane("write", settings.max_concurrent_writes, waiting)
+        self.compact = Lane("compact", 1, waiting)
+        self.metrics = Lane("metrics", 1, waiting)
+        self.ready = Lane("ready", 1)
+        self.closing = Lane("closing", 1)
+        """Lets go of answers; what waits here is done even when the server stops."""
+
+    @property
+    def pending(self) -> int:
+        """Calls of the store for clients, that run or wait."""
+        return self.query.pending + self.scan.pending + self.write.pending
+
+    def let_go(self, close: Callable[[], None]) -> None:
+        """Close an answer in a thread, for one who cannot wait; what that raises is logged."""
+        try:
+            self.closing.submit(close).add_done_callback(_log_failure)
+        except Unavailable:  # so late in a stop that the thread is gone: the caller's will do
+            close()
+
+    def close(self) -> None:
+        """Drop what waits, wait for what runs."""
+        lanes = (self.query, self.scan, self.write, self.compact, self.metrics, self.ready)
+        for lane in lanes:
+            lane.stop()
+        for lane in (*lanes, self.closing):
+            lane.close()
+
+
+def _log_failure(future: Future[None]) -> None:
+    if not future.cancelled() and (error := future.exception()):
+        logger.error("closing an answer failed: %s", error, exc_info=error)
+
+
+class Slots:
+    """A number of things that may be open at once; used by one event loop only."""
+
+    def __init__(self, most: int, refusal: str, retry_after_s: float) -> None:
+        self._most = most
+        self._refusal = refusal
+        self._retry_after_s = retry_after_s
+        self.taken = 0
+
+    def take(self, number: int = 1) -> None:
+        """Take so many, all or none; `Overloaded` when there are not enough left."""
+        if self.taken + number > self._most:
+            raise Overloaded(self._refusal, limit=self._most, retry_after_s=self._retry_after_s)
+        self.taken += number
+
+    def give_back(self, number: int = 1) -> None:
+        """Give back what was taken."""
+        self.taken -= number
+
+
+class Readiness:
+    """Whether the store answers: asked at most once a second, and once at a time, however many want to know."""
+
+    def __init__(self, store: Store, lane: Lane) -> None:
+        self._store = store
+        self._lane = lane
+        self._asking: asyncio.Task[Any] | None = None
+        self._asked_s = -_READY_FOR_S
+        """On the monotonic clock."""
+
+    async def check(self) -> None:
+        """Return when the store answers; raises what it raises, and `Unavailable` when it takes too long."""
+        now_s = time.monotonic()
+        if self._asking is None or (self._asking.done() and now_s - self._asked_s >= _READY_FOR_S):
+            self._asked_s = now_s
+            self._asking = asyncio.create_task(self._lane.run(self._store.stats))
+            self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody may be waiting
+        try:
+            async with asyncio.timeout(_READY_WITHIN_S):
+                await asyncio.shield(self._asking)
+        except TimeoutError:
+            raise Unavailable(f"the store has not answered within {_READY_WITHIN_S:g} s", retry_after_s=5.0) from None
