@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
+from operator import itemgetter
 
 
 class Pins:
@@ -36,14 +38,26 @@ class Pins:
             self._generation += 1
 
     def tidy(self) -> int:
-        """Dispose of what nobody can ask for any more; returns how much still waits."""
+        """Dispose of what nobody can ask for any more; returns how much still waits.
+
+        One that raises keeps no other from its turn, and is called again next time; then the error is raised.
+        """
         with self._lock:
             oldest = min(self._held, default=self._generation)
-            ready = [dispose for generation, dispose in self._retired if generation < oldest]
+            ready = [entry for entry in self._retired if entry[0] < oldest]
             self._retired = [entry for entry in self._retired if entry[0] >= oldest]
-        for dispose in ready:
-            dispose()
+        with ExitStack() as stack:
+            for entry in reversed(ready):
+                stack.callback(self._dispose, entry)
         return len(self._retired)
+
+    def _dispose(self, entry: tuple[int, Callable[[], None]]) -> None:
+        try:
+            entry[1]()
+        except BaseException:
+            with self._lock:
+                self._retired = sorted([entry, *self._retired], key=itemgetter(0))
+            raise
 
     @property
     def readers(self) -> int:
