@@ -16,6 +16,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from tapehouse.errors import StoreDamaged
 from tapehouse.model import Instrument, Interval, Kind
 from tapehouse.store.archive.files import ArchiveFile, value_fields
 from tapehouse.store.archive.spans import Dataset, Delete
@@ -180,6 +181,44 @@ def _load_files(connection: duckdb.DuckDBPyConnection) -> Iterable[ArchiveFile]:
         low, high = np.searchsorted(arrays["file"], [number, number + 1])
         groups = [arrays[name][low:high] for name in ("symbol", "group", "rows", "first", "last")]
         yield ArchiveFile(number, Dataset.decode(kind, code), span, history, path, *sizes, *groups)
+
+
+def restore(
+    connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, known: Iterable[Names], instruments: list[Instrument]
+) -> bool:
+    """Take back what the database has and memory does not know, inside the caller's transaction: a commit whose fsync
+    failed. Returns whether there was anything. `StoreDamaged` when the database lacks a commit that memory knows."""
+    (held,) = connection.execute("SELECT coalesce(max(number), 0) FROM commits").fetchall()[0]
+    if held < snapshot.head:
+        raise StoreDamaged(f"the database ends at commit {held}, but commit {snapshot.head} was made")
+    newer = [f"{dataset.table} WHERE commit > {snapshot.head}" for dataset in DATASETS]
+    newer += [f"commits WHERE number > {snapshot.head}", f"deletes WHERE version > {snapshot.head}"]
+    newer += [f"names WHERE kind = '{names.kind}' AND id >= {len(names.names)}" for names in known]
+    gone = sum(connection.execute(f"DELETE FROM {rows}").fetchall()[0][0] for rows in newer)
+    swapped = _restore_files(connection, snapshot)
+    changed = load_instruments(connection) != sorted(instruments, key=lambda held: held.pattern)
+    if changed:
+        connection.execute("DELETE FROM instruments")
+        for instrument in instruments:
+            put_instrument(connection, instrument)
+    return bool(gone or swapped or changed)
+
+
+def _restore_files(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> bool:
+    files = {file.id: file for shelf in snapshot.shelves.values() for held in shelf.files.values() for file in held}
+    registered = {number for (number,) in connection.execute("SELECT id FROM files").fetchall()}
+    for number in registered - files.keys():
+        connection.execute("DELETE FROM files WHERE id = ?", [number])
+        connection.execute("DELETE FROM groups WHERE file = ?", [number])
+    for number in files.keys() - registered:
+        register_file(connection, files[number])
+    floors = {(d.kind, d.code, *floor) for d, shelf in snapshot.shelves.items() for floor in shelf.floors.items()}
+    stored = set(connection.execute("SELECT kind, code, span, version FROM floors").fetchall())
+    for floor in stored - floors:
+        connection.execute("DELETE FROM floors WHERE kind = ? AND code = ? AND span = ? AND version = ?", floor)
+    for floor in floors - stored:
+        connection.execute("INSERT INTO floors VALUES (?, ?, ?, ?)", floor)
+    return registered != files.keys() or stored != floors
 
 
 def load_instruments(connection: duckdb.DuckDBPyConnection) -> list[Instrument]:

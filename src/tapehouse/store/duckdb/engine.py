@@ -2,6 +2,9 @@
 
 Start: take the lock, check the folder's format, open the database, finish what a killed process left (hot rows that the
 archive holds, files that were never registered), then load the indexes. Stop is the reverse.
+
+After an I/O error DuckDB may refuse all work until the file is opened again. Memory is right then, as it learns of a
+commit when that has succeeded: the database is opened again and made to agree with it, beside readers and compactions.
 """
 
 from __future__ import annotations
@@ -36,6 +39,10 @@ IDLE_S = 2.0
 """Without a write for this long, the writer may be kept out for some 100 ms."""
 SHRINK_BLOCKS = 16
 """Free blocks (of 256 kB) of the database file that are worth a copy of what is in use."""
+COPIED_BLOCKS = 16
+"""More than this in use, some 60 ms of work, is copied when the store is closed: a writer waits for the copy."""
+PATIENCE_S = 0.05
+"""What can wait gives up when queries keep it waiting for this long: writers and new queries wait behind it."""
 
 
 class Engine:
@@ -65,6 +72,7 @@ class Engine:
             self._wal_inode = 0
             self._written = 0.0
             self._rows_since_checkpoint = 0
+            self._unsettled = False
             self._open()
         except BaseException:
             self.ownership.release()
@@ -82,6 +90,7 @@ class Engine:
         self.next_file_id = 1 + max((file.id for file in self.files()), default=0)
         self._finish_purges()
         self.sweep()
+        self._drop_copy()
         self._check_files()
         self.load_indexes()
 
@@ -91,6 +100,7 @@ class Engine:
         self._cursors: list[duckdb.DuckDBPyConnection] = []
 
     def _finish_purges(self) -> None:
+        """Delete what the archive holds. At the start only: later, readers of those rows may be there."""
         for dataset, shelf in self.snapshot.shelves.items():
             with faults("clear archived rows"):
                 condition = hot.hidden(dataset, shelf.floors)
@@ -99,7 +109,10 @@ class Engine:
 
     def sweep(self, first_id: int = 0) -> None:
         """Delete files from that number on which are not registered: a compaction failed or was killed before it
-        swapped them in, or after it swapped them out."""
+        swapped them in, or after it swapped them out. All of them go at the start only: later, a reader may be in one
+        that was swapped out, and a compaction may be writing one."""
+        if self._unsettled:
+            return  # the swap that failed may be in the database all the same: the next start knows
         registered = {file.path for file in self.files()}
         for root in ("archive", "history"):
             for path in (self.folder / root).rglob("*.parquet"):
@@ -120,11 +133,12 @@ class Engine:
 
     def load_indexes(self) -> None:
         """Read anew what memory knows of the hot rows and of each series."""
-        self.hot, self.series = hot.HotIndex(), series.SeriesIndex()
+        rows, extents = hot.HotIndex(), series.SeriesIndex()
         with faults("read the indexes"):
             for dataset in catalog.DATASETS:
-                hot.load_index(self.connection, dataset, self.hot)
-                series.load_extents(self.connection, dataset, self.snapshot.shelf(dataset), self.series)
+                hot.load_index(self.connection, dataset, rows)
+                series.load_extents(self.connection, dataset, self.snapshot.shelf(dataset), extents)
+        self.hot, self.series = rows, extents
 
     def files(self) -> Iterator[ArchiveFile]:
         """Every registered file."""
@@ -148,99 +162,181 @@ class Engine:
 
     @contextmanager
     def transaction(self, what: str) -> Iterator[duckdb.DuckDBPyConnection]:
-        """All or nothing, durable when it ends; the caller holds `writing`."""
+        """All or nothing, durable when it ends, without effect when it fails; the caller holds `writing`.
+
+        When the database cannot be opened after an I/O error in the commit, the error says that it is not known yet
+        whether the commit is in there. The next transaction or upkeep opens it and takes such a commit back first.
+        """
+        if self._unsettled:
+            with faults(what):
+                self._reopen()
         try:
             self.connection.execute("BEGIN")
             yield self.connection
             failpoint("store.transaction.before_commit")
+            self._name_wal()
             self.connection.execute("COMMIT")
         except BaseException as exc:
-            self._roll_back()
+            self._roll_back(what)
             error = translate(exc, what) if isinstance(exc, Exception) else None
             if error is None:
                 raise
             raise error from exc
         self._written = time.monotonic()
-        with faults(what):
-            self._sync_wal()
         failpoint("store.transaction.committed")
 
-    def _roll_back(self) -> None:
+    @contextmanager
+    def upkeep(self, what: str) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The database for work that no commit depends on, under the writer's lock."""
+        with self.writing, faults(what):
+            if self._unsettled:
+                self._reopen()
+            try:
+                yield self.connection
+            except duckdb.FatalException:
+                self._reopen()
+                raise
+
+    def _roll_back(self, what: str) -> None:
         try:
             self.connection.execute("ROLLBACK")
         except duckdb.TransactionException:
             return  # the failed COMMIT has rolled back already
         except duckdb.FatalException as exc:
-            # After an I/O error in a commit DuckDB refuses all further work until the file is opened again.
             log.warning("opening the database again after: %s", exc)
-            self._reopen()
+            try:
+                self._reopen()
+            except (StoreError, duckdb.Error, OSError) as failed:
+                raise StoreError(
+                    f"could not {what}, nor open the database again: {failed}; nothing can be written until that "
+                    "works, and what failed is taken back then, but may be there if the process ends before. "
+                    "Repeating it is safe",
+                    reason=str(exc),
+                ) from failed
 
     def _reopen(self) -> None:
+        """Open the database again, beside readers and compactions, and make it agree with memory."""
+        self._unsettled = True
         with self._queries.none():
             self._disconnect()
-            self._open()
+            self._connect()
+            self._restore()
+        self._unsettled = False
+
+    def _restore(self) -> None:
+        self.connection.execute("BEGIN")
+        taken_back = catalog.restore(self.connection, self.snapshot, (self.symbols, self.sources), self.instruments)
+        self.connection.execute("COMMIT")
+        if taken_back:
+            # The log has bytes whose fsync failed: the kernel takes them for written, though they may not be.
+            log.warning("took back what a failed commit had left in the database")
+            self.connection.execute("CHECKPOINT")
+        elif self.wal_bytes():
+            sync(self._wal)  # DuckDB cut the failed commit off, and that must survive a power cut
 
     def _disconnect(self) -> None:
         for cursor in self._cursors:  # the database stays open while any of them is
             cursor.close()
         self.connection.close()
 
-    def _sync_wal(self) -> None:
-        """DuckDB fsyncs its write-ahead log, but not the folder when it makes a new one."""
-        wal = self.folder / f"{DATABASE}.wal"
-        inode = wal.stat().st_ino if wal.exists() else 0
-        if inode == self._wal_inode:
-            return
-        try:
+    @property
+    def _wal(self) -> Path:
+        return self.folder / f"{DATABASE}.wal"
+
+    def _name_wal(self) -> None:
+        """DuckDB fsyncs its write-ahead log, but not the folder when it makes a new one. So that a commit can fail for
+        that before it has happened, and not after, the log is there before."""
+        self._wal.touch()
+        inode = self._wal.stat().st_ino
+        if inode != self._wal_inode:
             sync(self.folder)
             self._wal_inode = inode
-        except OSError:
-            self._reopen()  # it is committed, though perhaps not durable: know what is really there
-            raise
 
     def checkpoint(self) -> None:
         """Fold the write-ahead log into the database, and have it give back the space of deleted rows."""
-        with self.writing, faults("checkpoint the database"):
-            self.connection.execute("CHECKPOINT")
+        with self.upkeep("checkpoint the database") as connection:
+            connection.execute("CHECKPOINT")
             self._rows_since_checkpoint = 0
+            self._wal_inode = 0  # the next log is another file, perhaps with the same inode
 
     def note_rows(self, rows: int) -> None:
         """Count written rows: whoever loads many checkpoints on the way, so that nobody waits for all of it later."""
         self._rows_since_checkpoint += rows
         if self._rows_since_checkpoint >= CHECKPOINT_ROWS:
-            self.checkpoint()
+            self._rows_since_checkpoint = 0
+            try:
+                self.checkpoint()
+            except StoreError as exc:  # the rows are committed, and whoever wrote them must not take them for failed
+                log.warning("the write-ahead log grows on: %s", exc)
 
     def shrink(self) -> None:
-        """Make the file smaller when most of it is free and nobody has written for a while, who would have to wait."""
-        with self.writing, faults("shrink the database"):
-            if time.monotonic() - self._written >= IDLE_S and self._mostly_free():
-                with self._queries.none():
-                    self._shrink()
-                    self._connect()
+        """Make the file smaller when most of it is free and nobody has written for a while, who would have to wait.
+
+        Not when that would take long, nor when queries leave no gap: a later call does it, or `close`.
+        """
+        with self.upkeep("shrink the database") as connection:
+            if (
+                time.monotonic() - self._written < IDLE_S
+                or not self._mostly_free()
+                or self._blocks()[0] > COPIED_BLOCKS
+            ):
+                return
+            connection.execute("CHECKPOINT")
+            try:
+                self._copy()
+                with self._queries.none(PATIENCE_S) as idle:
+                    if idle:
+                        self._change_over()
+            finally:
+                self._drop_copy()
 
     def wal_bytes(self) -> int:
         """The size of the write-ahead log."""
-        wal = self.folder / f"{DATABASE}.wal"
-        return wal.stat().st_size if wal.exists() else 0
+        return self._wal.stat().st_size if self._wal.exists() else 0
 
     def _mostly_free(self) -> bool:
         # DuckDB cuts free blocks off its file's end only, and one block in use there keeps all before it.
-        used, free = self.connection.execute("SELECT used_blocks, free_blocks FROM pragma_database_size()").fetchall()[
-            0
-        ]
-        return bool(free >= SHRINK_BLOCKS and used * 4 <= free)
+        used, free = self._blocks()
+        return free >= SHRINK_BLOCKS and used * 4 <= free
 
-    def _shrink(self) -> None:
-        """Copy what is in use to a new file and put that in the place of the old one."""
-        fresh = self.folder / f".{DATABASE}"
-        fresh.unlink(missing_ok=True)
-        self.connection.execute(f"ATTACH '{sql_text(fresh)}' AS fresh")
-        self.connection.execute(f"COPY FROM DATABASE {Path(DATABASE).stem} TO fresh")
-        self.connection.execute("DETACH fresh")
-        self._disconnect()
-        sync(fresh)
+    def _blocks(self) -> tuple[int, int]:
+        query = "SELECT used_blocks, free_blocks FROM pragma_database_size() WHERE database_name = ?"
+        used, free = self.connection.execute(query, [Path(DATABASE).stem]).fetchall()[0]
+        return used, free
+
+    @property
+    def _fresh(self) -> Path:
+        return self.folder / f".{DATABASE}"
+
+    def _copy(self) -> None:
+        """Copy what is in use to a new, durable file."""
+        self._drop_copy()
+        self.connection.execute(f"ATTACH '{sql_text(self._fresh)}' AS fresh")
+        try:
+            self.connection.execute(f"COPY FROM DATABASE {Path(DATABASE).stem} TO fresh")
+        finally:
+            self.connection.execute("DETACH fresh")
+        sync(self._fresh)
         failpoint("store.shrink.copied")
-        fresh.replace(self.folder / DATABASE)
+
+    def _drop_copy(self) -> None:
+        for path in (self._fresh, self._fresh.with_name(f"{self._fresh.name}.wal")):
+            path.unlink(missing_ok=True)
+
+    def _change_over(self) -> None:
+        """Put the copy in the place of the file, and open it."""
+        self._unsettled = True
+        self._disconnect()
+        try:
+            self._replace()
+        finally:
+            self._connect()
+        self._unsettled = False
+
+    def _replace(self) -> None:
+        if self.wal_bytes():
+            return  # it belongs to the old file
+        self._fresh.replace(self.folder / DATABASE)
         sync(self.folder)
         failpoint("store.shrink.replaced")
 
@@ -252,11 +348,18 @@ class Engine:
     def _tighten(self) -> None:
         """Leave a small file behind; what is on disk is whole without it."""
         try:
+            if self._unsettled:
+                self._reopen()
+            self.pins.tidy()
             self.connection.execute("CHECKPOINT")
             if self._mostly_free():
-                self._shrink()
-        except (duckdb.Error, OSError) as exc:
+                self._copy()
+                self._disconnect()
+                self._replace()
+        except (StoreError, duckdb.Error, OSError) as exc:
             log.warning("closed %s without making it smaller: %s", self.folder, exc)
+        finally:
+            self._drop_copy()
 
     def close(self) -> None:
         """Dispose of what is left, close the database, give the folder up; idempotent."""
@@ -265,7 +368,6 @@ class Engine:
                 return
             self.closed = True
             try:
-                self.pins.tidy()
                 self._tighten()
                 self._disconnect()
             except duckdb.Error as exc:
@@ -278,27 +380,43 @@ class Queries:
     """Lets queries run side by side, and something else run while there is none."""
 
     def __init__(self) -> None:
-        self._idle = threading.Condition()
+        self._changed = threading.Condition()
         self._running = 0
+        self._closed = False
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Take part as a query."""
-        with self._idle:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._closed)
             self._running += 1
         try:
             yield
         finally:
-            with self._idle:
+            with self._changed:
                 self._running -= 1
-                self._idle.notify_all()
+                self._changed.notify_all()
 
     @contextmanager
-    def none(self) -> Iterator[None]:
-        """Wait for those that run, and keep new ones waiting."""
-        with self._idle:
-            self._idle.wait_for(lambda: not self._running)
-            yield
+    def none(self, patience_s: float | None = None) -> Iterator[bool]:
+        """Keep new queries waiting and wait for those that run, at most so long; gives whether there is none now.
+
+        One caller at a time, under the writer's lock; a query must not start another one.
+        """
+        with self._changed:
+            self._closed = True
+            idle = self._changed.wait_for(lambda: not self._running, patience_s)
+            if not idle:
+                self._open()
+        try:
+            yield idle
+        finally:
+            with self._changed:
+                self._open()
+
+    def _open(self) -> None:
+        self._closed = False
+        self._changed.notify_all()
 
 
 def sql_text(path: Path) -> str:
