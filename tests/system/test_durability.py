@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from tests.system import history
 
 from tapehouse.errors import StoreFull
 from tapehouse.model import MINUTE_NS, TIMESTAMP, Interval, Kind
+from tapehouse.store.base import Selection
 from tapehouse.store.duckdb import DuckDBStore
 from tapehouse.store.memory import MemoryStore
 
@@ -99,8 +101,16 @@ def test_a_write_is_synced_before_it_returns(traced: tuple[Trace, Path]) -> None
         written = max(n for n in trace.all(rf"write(64)?\(\d+{wal}") if n < returned)
         synced = trace.index(rf"f(data)?sync\(\d+{wal}", written)
         assert written < synced < returned
+
+
+@pytest.mark.strace
+def test_the_name_of_a_log_is_synced_before_a_commit_is_in_it(traced: tuple[Trace, Path]) -> None:
+    trace, folder = traced
     made = trace.index(r"openat.*tapehouse\.duckdb\.wal.*O_CREAT")
-    assert made < trace.index(rf"fsync\(\d+<{folder}>\)", made) < trace.index("returned 0")
+    named = trace.index(rf"fsync\(\d+<{folder}>\)", made)
+    assert named < max(
+        n for n in trace.all(r"write(64)?\(\d+<.*tapehouse\.duckdb\.wal>") if n < trace.index("returned 0")
+    )
 
 
 @pytest.mark.strace
@@ -130,6 +140,112 @@ def test_replaced_files_go_only_after_the_swap_is_synced(traced: tuple[Trace, Pa
         assert path is not None
         new = max(n for n in trace.all(r"fsync\(\d+<.*\.parquet>\)") if n < line)
         assert new < trace.index(rf"f(data)?sync\(\d+{wal}", new) < line
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from tapehouse.errors import StoreError
+from tapehouse.model import Interval, Kind
+from tapehouse.store.base import Selection
+from tapehouse.store.duckdb import DuckDBStore
+from tests.system.test_durability import minutes
+store = DuckDBStore(Path(sys.argv[1]), threads=1)
+store.write(Kind.BARS, minutes(0, 10), interval=Interval.M1, source="s")
+print("ready", flush=True)
+for line in sys.stdin:
+    try:
+        said = store.write(Kind.BARS, minutes(int(line), 10), interval=Interval.M1, source="s").number
+    except StoreError as exc:
+        said = str(exc).replace(chr(10), " ")
+    try:
+        rows = store.read(Selection(interval=Interval.M1)).table().num_rows
+    except StoreError:
+        rows = -1
+    print(store.head(), rows, said, sep="|", flush=True)
+"""
+FAILS_ONCE = ["-e", "inject=fdatasync:error=EIO:when=1"]
+NO_CUT = ["-e", "inject=ftruncate:error=EIO"]
+
+
+class Writer:
+    """A process that writes ten rows at each word, in which system calls on the log can be made to fail."""
+
+    def __init__(self, folder: Path) -> None:
+        self._wal = folder / "tapehouse.duckdb.wal"
+        command = [sys.executable, "-c", WRITER, str(folder)]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert self._line() == "ready"
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    @contextmanager
+    def failing(self, *calls: str) -> Iterator[None]:
+        command = ["strace", "-f", "-P", str(self._wal), "-o", os.devnull, *calls, "-p", str(self.process.pid)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
+            assert tracer.stderr is not None
+            assert any("attached" in line for line in tracer.stderr)
+            try:
+                yield
+            finally:
+                tracer.terminate()
+
+    def write(self, first: int) -> tuple[int, int, str]:
+        """Returns the head, the number of rows (-1: could not be read), and the commit or the error."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{first}\n")
+        self.process.stdin.flush()
+        head, rows, said = self._line().split("|", 2)
+        return int(head), int(rows), said
+
+    def kill(self) -> None:
+        with self.process:
+            self.process.kill()
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Iterator[Writer]:
+    writer = Writer(tmp_path / "data")
+    yield writer
+    writer.kill()
+
+
+def _holds(folder: Path, rows: int, commits: int) -> None:
+    store = DuckDBStore(folder)
+    assert store.stats()["rows"] == store.read(Selection(interval=Interval.M1)).table().num_rows == rows
+    assert [commit.number for commit in store.commits()] == list(range(1, commits + 1))
+    store.close()
+
+
+@pytest.mark.strace
+@pytest.mark.parametrize("calls", [FAILS_ONCE, FAILS_ONCE + NO_CUT], ids=["cut off", "taken back"])
+def test_a_write_whose_fsync_fails_changes_nothing(calls: list[str], writer: Writer, tmp_path: Path) -> None:
+    with writer.failing(*calls):
+        head, rows, said = writer.write(10)
+        assert (head, rows) == (1, 10)
+        assert "could not write bars: FATAL Error: fsync failed" in said
+        assert writer.write(20) == (2, 20, "2")
+    assert writer.write(10) == (3, 30, "3")
+    writer.kill()
+    _holds(tmp_path / "data", 30, 3)
+
+
+@pytest.mark.strace
+def test_a_write_is_in_doubt_as_long_as_the_log_cannot_be_synced(writer: Writer, tmp_path: Path) -> None:
+    with writer.failing("-e", "inject=fdatasync,fsync,ftruncate:error=EIO"):
+        for first in (10, 10, 20):
+            head, rows, said = writer.write(first)
+            assert head == 1
+            assert rows in (10, -1)
+            assert said.startswith("could not write bars")
+    assert writer.write(10) == (2, 20, "2")
+    assert writer.write(10) == (2, 20, "2")
+    writer.kill()
+    _holds(tmp_path / "data", 20, 2)
 
 
 def minutes(first: int, rows: int, seed: int = 0) -> pa.Table:
