@@ -61,6 +61,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, _says("How long a connection may take to bring a whole request line and headers.", gt=0)
     ] = 20.0
     max_body_bytes: Annotated[int, _says("Bytes of one request's body.", ge=1)] = 256 * 1024 * 1024
+    max_open_body_bytes: Annotated[
+        int, _says("Bytes of all bodies that are open at once; beyond, the answer is 503.", ge=1)
+    ] = 512 * 1024 * 1024
     max_upload_rows: Annotated[int, _says("Rows of one `POST`.", ge=1)] = 5_000_000
     max_concurrent_queries: Annotated[int, _says("Reads that run at once; others wait their turn.", ge=1)] = 8
     max_concurrent_writes: Annotated[int, _says("Writes that run at once; others wait their turn.", ge=1)] = 2

@@ -31,6 +31,7 @@ from tapehouse.codec import (
     table_of,
     time_text,
 )
+from tapehouse.codec import decode as codec_decode
 from tapehouse.errors import InvalidData, InvalidTable, LimitExceeded, TapehouseError, UnreadableFile
 from tapehouse.model import NAME, SCHEMAS, TIMESTAMP, Bar, Kind, Quote, Trade
 from tapehouse.times import format_time
@@ -417,6 +418,75 @@ def test_damaged_bodies_are_refused_or_read_and_never_crash(media_type: str, dat
 def test_more_rows_than_one_request_takes() -> None:
     with pytest.raises(LimitExceeded, match="the body has 3 rows; one request takes 2"):
         decode(STREAM, encode(STREAM, bars(3)), max_rows=2)
+
+
+def compressed(table: pa.Table, codec: str, media_type: str = STREAM) -> bytes:
+    sink = pa.BufferOutputStream()
+    new = pa.ipc.new_stream if media_type == STREAM else pa.ipc.new_file
+    with new(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+@pytest.mark.parametrize("media_type", [STREAM, FILE])
+def test_compressed_arrow_is_taken_up_to_its_size_without_compression(codec: str, media_type: str) -> None:
+    table = bars(3)
+    assert decode(media_type, compressed(table, codec, media_type), max_bytes=100_000)["open"].equals(table["open"])
+
+    bomb = bars(1, source=pa.array(["x" * 50_000_000]))
+    body = compressed(bomb, codec, media_type)
+    assert len(body) < 1_000_000
+    before = pa.total_allocated_bytes()
+    pa.default_memory_pool().release_unused()
+    with pytest.raises(LimitExceeded, match="more than 1,000,000 bytes without its compression"):
+        decode(media_type, body, max_bytes=1_000_000)
+    assert pa.total_allocated_bytes() - before < 1_000_000
+
+
+def test_a_compressed_dictionary_counts_too() -> None:
+    body = compressed(bars(1, source=pa.array(["x" * 50_000_000]).dictionary_encode()), "zstd")
+
+    with pytest.raises(LimitExceeded, match="without its compression"):
+        decode(STREAM, body, max_bytes=1_000_000)
+
+
+def test_types_that_no_column_has_are_refused_before_they_are_read() -> None:
+    runs = pa.RunEndEncodedArray.from_arrays(pa.array([1], pa.int32()), pa.array([1.0]))
+    for column in (pa.nulls(1, pa.list_(pa.int8())), pa.nulls(1, pa.struct({"a": pa.int8()})), runs):
+        table = bars(1).append_column("source", column)
+        with pytest.raises(InvalidTable, match=r"column source: .* is no type of a column here"):
+            decode(STREAM, encode(STREAM, table))
+
+
+@pytest.mark.parametrize("layout", ["rows", "columns", "named"])
+def test_json_rows_are_counted_before_they_are_decoded(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> Any:
+        pytest.fail("it was decoded")
+
+    monkeypatch.setattr(codec_decode, "_row", never)
+    monkeypatch.setattr(codec_decode, "_column", never)
+    columns = {name: [value] * 11 for name, value in ROW.items()}
+    document = {"rows": [ROW] * 11, "named": {"rows": [ROW] * 11}, "columns": {"columns": columns}}[layout]
+
+    with pytest.raises(LimitExceeded, match="the body has 11 rows; one request takes 10"):
+        decode(JSON, json.dumps(document).encode(), max_rows=10)
+
+
+def test_rows_come_in_slices_wherever_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = "},{"  # looks like the end of a row
+    rows = [ROW | {"source": odd * (number % 3) or None, "open": number} for number in range(20)]
+    whole = decode(JSON, json.dumps(rows, separators=(",", ":")).encode())
+    monkeypatch.setattr(codec_decode, "_SLICE_BYTES", 100)
+
+    for separators in ((",", ":"), (", ", ": ")):
+        assert decode(JSON, json.dumps(rows, separators=separators).encode()).to_pylist() == whole.to_pylist()
+    with pytest.raises(InvalidTable, match="row 15, column open: Expected `float`"):
+        decode(JSON, json.dumps([*rows[:15], ROW | {"open": "x"}]).encode())
+    with pytest.raises(InvalidTable, match=r"column timestamp: .* expected all text or all integers"):
+        decode(JSON, json.dumps([*rows, ROW | {"timestamp": "2024-01-02T00:00:00Z"}]).encode())
+    with pytest.raises(UnreadableFile):
+        decode(JSON, json.dumps(rows).encode()[:-5])
 
 
 # Records

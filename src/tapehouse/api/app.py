@@ -77,8 +77,9 @@ def create_app(
         metrics=Metrics(),
         ready=Readiness(store, workers.ready),
         open_answers=Slots(settings.max_open_answers, "too many large answers are being sent already", 5.0),
+        open_bodies=Slots(settings.max_open_body_bytes, "other bodies take all memory that there is for them", 5.0),
     )
-    context.metrics.observe(store, workers, context.open_answers)
+    context.metrics.observe(store, workers, context.open_answers, context.open_bodies)
     app = _with_routes(page)
     app.state.context = context
     over_tcp: ASGIApp = app

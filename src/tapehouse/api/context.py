@@ -48,12 +48,14 @@ class Metrics:
         self.compactions = counter("compactions", "Compactions, by how they ended.", "outcome")
         self.compacted_rows = counter("compacted_rows", "Rows moved into the archive.")
 
-    def observe(self, store: Store, workers: Workers, open_answers: Slots) -> None:
+    def observe(self, store: Store, workers: Workers, open_answers: Slots, open_bodies: Slots) -> None:
         """Have the store's own numbers, and ours, asked for whenever the metrics are."""
         pending = Gauge("tapehouse_pending_queries", "Store calls that run or wait.", registry=self.registry)
         pending.set_function(lambda: workers.pending)
         open_ = Gauge("tapehouse_open_answers", "Large answers being streamed.", registry=self.registry)
         open_.set_function(lambda: open_answers.taken)
+        bodies = Gauge("tapehouse_open_body_bytes", "Memory kept for bodies of requests.", registry=self.registry)
+        bodies.set_function(lambda: open_bodies.taken)
         self.registry.register(_StoreCollector(store))
 
 
@@ -93,6 +95,8 @@ class Context:
     ready: Readiness
     open_answers: Slots
     """One for each large answer that may be streamed at the same time."""
+    open_bodies: Slots
+    """One for each byte of the bodies that are being read or taken."""
     started_s: float = field(default_factory=time.monotonic)
     """On the monotonic clock."""
 

@@ -79,6 +79,7 @@ class Gate:
         self._keys = keys
         self._loopback = is_loopback(settings.host)
         self._names = _LOOPBACK_NAMES | {_without_port(name.lower()) for name in settings.allowed_hosts}
+        self._names |= {_as_host(settings.host.lower())}
         self._restricted = bool(settings.allowed_hosts)
         self._origins = frozenset(origin.rstrip("/").lower() for origin in settings.allowed_origins)
 
@@ -128,6 +129,10 @@ def _without_port(host: str) -> str:
     return name if colon and port.isdecimal() else host
 
 
+def _as_host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
 def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
@@ -143,4 +148,5 @@ class FromSocket:
         self._app = app
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        await self._app({**scope, TRUSTED: True}, receive, send)
+        scope[TRUSTED] = True  # in place: what stands outside reads the route from this scope
+        await self._app(scope, receive, send)

@@ -12,7 +12,7 @@ from tapehouse.errors import InvalidData, UnreadableFile
 from tapehouse.model import Instrument
 
 
-def decode_instruments(body: bytes) -> list[Instrument]:
+def decode_instruments(body: bytes | bytearray) -> list[Instrument]:
     """The instruments of a JSON document, a list or an object with `instruments`; `InvalidData` says what is wrong."""
     try:
         return _listed(msgspec.json.decode(body))

@@ -1,4 +1,4 @@
-"""The model's structs <-> JSON, msgpack and Arrow: what feeds and streams carry, encoded once and sent many times."""
+"""The model's structs <-> JSON, msgpack and Arrow, for feeds and streams, which do not call it yet."""
 
 from __future__ import annotations
 

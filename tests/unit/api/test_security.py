@@ -244,3 +244,9 @@ def test_a_server_that_others_reach_needs_keys(keys: Keys) -> None:
             check_exposure(Settings(host="0.0.0.0"), held)
     keys.add("k")
     check_exposure(Settings(host="0.0.0.0"), keys)
+
+
+@pytest.mark.parametrize(("host", "name"), [("127.0.0.2", "127.0.0.2:8720"), ("::1", "[::1]:8720")])
+def test_the_address_it_listens_at_is_its_name(connect: Connect, host: str, name: str) -> None:
+    assert connect(address=name, host=host).get("/healthz").status_code == 200
+    refused(connect(address="127.0.0.3:8720", host=host).get("/healthz"), 403, "forbidden")

@@ -380,6 +380,52 @@ def test_a_body_that_is_too_large_is_refused_before_it_comes(serve: Serve) -> No
     assert b'"code":"limit_exceeded"' in answer
 
 
+def test_bodies_together_take_no_more_than_there_is_for_them(serve: Serve) -> None:
+    path = serve(max_open_body_bytes=3_000_000)
+    head = "POST /v1/bars?interval=1d HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/csv\r\n"
+    with client_of(path) as client:
+        with raw(path, head + "Content-Length: 2000000\r\n\r\nsymbol"):
+            eventually(lambda: metric(client, "tapehouse_open_body_bytes") == 2_000_000)
+            with raw(path, head + "Content-Length: 2000000\r\n\r\n") as told:
+                answer = told.recv(10_000)
+                assert answer.startswith(b"HTTP/1.1 503")
+                assert b"retry-after: 5" in answer
+            chunk = "fffff\r\n" + "x" * 0xFFFFF + "\r\n"
+            with raw(path, head + "Transfer-Encoding: chunked\r\n\r\n" + chunk) as untold:
+                untold.sendall(b"100\r\n" + b"x" * 0x100 + b"\r\n")
+                assert untold.recv(10_000).startswith(b"HTTP/1.1 503")
+        eventually(lambda: metric(client, "tapehouse_open_body_bytes") == 0)
+        for _ in range(3):  # what was refused or answered has given its room back
+            assert client.post("/v1/bars?interval=1d", content=b"x" * 2_000_000).status_code == 415
+            typed = {"content-type": "text/csv"}
+            assert client.post("/v1/bars?interval=1d", content=b"x" * 2_000_000, headers=typed).status_code == 422
+        assert metric(client, "tapehouse_open_body_bytes") == 0
+
+
+def test_a_body_that_drips_is_cut_off(serve: Serve) -> None:
+    head = "POST /v1/bars?interval=1d HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/csv\r\n"
+    with raw(serve(stall_timeout_s=0.5), head + "Content-Length: 9999\r\n\r\n") as connection:
+        connection.settimeout(0.1)
+        answer = b""
+        for _ in range(100):
+            connection.sendall(b"x")
+            try:
+                answer = connection.recv(1_000)
+                break
+            except TimeoutError:
+                pass
+    assert answer.startswith(b"HTTP/1.1 408")
+
+
+def test_requests_by_the_socket_are_counted_by_their_route(serve: Serve) -> None:
+    with client_of(serve()) as client:
+        client.get(SMALL)
+        assert (
+            'tapehouse_http_requests_total{method="GET",route="/v1/bars",status="200"} 1.0'
+            in client.get("/metrics").text
+        )
+
+
 def test_the_socket_is_this_user_s_alone_and_goes_with_the_server(store: DuckDBStore, tmp_path: Path) -> None:
     path = tmp_path / "s.sock"
     path.write_text("left by a killed owner")

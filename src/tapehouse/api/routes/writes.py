@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import date
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
 import pyarrow as pa
 from fastapi import APIRouter, Depends
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tapehouse.api.bodies import body_of
 from tapehouse.api.context import Context, Here, capable, check_number
 from tapehouse.api.formats import answer_json, json_response
 from tapehouse.api.keys import Scope
@@ -22,7 +22,7 @@ from tapehouse.api.routes.history import COMMIT_EXAMPLE, INSTRUMENTS_DOCUMENTED
 from tapehouse.api.security import needs
 from tapehouse.calendars import timeline
 from tapehouse.codec import MEDIA_TYPES, Times, decode_instruments, decode_table, encode_document
-from tapehouse.errors import InvalidRequest, LimitExceeded, UnsupportedMediaType
+from tapehouse.errors import InvalidRequest, UnsupportedMediaType
 from tapehouse.model import MAX_TIME_NS, MIN_TIME_NS, Commit, Instrument, Interval, Kind, check_symbol
 from tapehouse.store.base import Capability
 
@@ -88,10 +88,10 @@ async def _post(
     request: Request, here: Context, asked: given.Posted, kind: Kind, interval: Interval | None
 ) -> Response:
     media_type = _media_type(request)
-    body = await read_body(request, here)
+    limits = {"max_rows": here.settings.max_upload_rows, "max_bytes": here.settings.max_body_bytes}
 
-    def write() -> Commit:
-        table = decode_table(kind, media_type, body, times=asked.times, max_rows=here.settings.max_upload_rows)
+    def write(body: bytearray) -> Commit:
+        table = decode_table(kind, media_type, body, times=asked.times, **limits)
         return here.store.write(
             kind,
             _with_symbol(table, asked.symbol),
@@ -102,7 +102,8 @@ async def _post(
             batch=asked.batch,
         )
 
-    commit = await here.workers.write.run(write, request=request)
+    async with body_of(request, here) as body:
+        commit = await here.workers.write.run(partial(write, body), request=request)
     for outcome in ("inserted", "replaced", "unchanged", "rejected"):
         here.metrics.rows_written.labels(outcome).inc(getattr(commit, outcome))
     return _commit(commit, asked.times)
@@ -119,43 +120,6 @@ def _media_type(request: Request) -> str:
             f"Content-Type is {media_type[:64]!r}; a body is one of {', '.join(MEDIA_TYPES)}", parameter="Content-Type"
         )
     return media_type
-
-
-async def read_body(request: Request, here: Context) -> bytes:
-    """The body, read no further than the limit; `LimitExceeded`, or 408 when the client stops sending.
-
-    A compressed one is refused with `UnsupportedMediaType`: the limit would say nothing of its size.
-    """
-    _check_coding(request)
-    most = here.settings.max_body_bytes
-    too_large = LimitExceeded(f"a body has at most {most:,} bytes; send it in parts", limit=most)
-    if (
-        request.headers.get("content-length", "0").isdecimal()
-        and int(request.headers.get("content-length", "0")) > most
-    ):
-        raise too_large
-    body = bytearray()
-    chunks = aiter(request.stream())
-    while True:
-        try:
-            async with asyncio.timeout(here.settings.stall_timeout_s):
-                chunk = await anext(chunks, None)
-        except TimeoutError:
-            raise HTTPException(408) from None
-        if chunk is None:
-            return bytes(body)
-        body += chunk
-        if len(body) > most:
-            raise too_large
-
-
-def _check_coding(request: Request) -> None:
-    coding = request.headers.get("content-encoding", "").strip().lower()
-    if coding not in ("", "identity"):
-        raise UnsupportedMediaType(
-            f"Content-Encoding is {coding[:64]!r}; a body is sent as it is, not compressed",
-            parameter="Content-Encoding",
-        )
 
 
 def _with_symbol(table: pa.Table, symbol: str | None) -> pa.Table:
@@ -237,14 +201,14 @@ async def put_instruments(
     """Add instruments, or replace those of the same pattern."""
     if _media_type(request) != "application/json":
         raise UnsupportedMediaType("instruments are put as application/json", parameter="Content-Type")
-    body = await read_body(request, here)
     keeper = capable(here.store, Capability.INSTRUMENTS)
 
-    def put() -> bytes:
+    def put(body: bytearray) -> bytes:
         instruments = decode_instruments(body)
         for instrument in instruments:
             timeline(instrument)
         keeper.put_instruments(instruments)
         return encode_document({"instruments": keeper.instruments()})
 
-    return json_response(await here.workers.write.run(put, request=request))
+    async with body_of(request, here) as body:
+        return json_response(await here.workers.write.run(partial(put, body), request=request))
