@@ -251,3 +251,17 @@ def test_log_lines_can_be_json(make_server: MakesServer) -> None:
     assert serving["rows"] == 0
     assert serving["address"] == server.url[:-1]
     assert [line for line in lines if "GET /healthz 200" in line["message"]]
+
+
+def test_a_second_signal_does_not_wait_for_open_requests(make_server: MakesServer) -> None:
+    server = make_server("--shutdown-timeout-s", str(10 * LIMIT_S))
+    server.start()
+    post(server, bars("AAPL", [float(i + 2) for i in range(200_000)], step=60_000_000_000), "1m")
+    with socket.create_connection(("127.0.0.1", server.port)) as stuck:
+        stuck.sendall(b"GET /v1/bars?interval=1m&format=csv HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        until("an open answer", lambda: "tapehouse_open_answers 1.0" in httpx.get(f"{server.url}metrics").text)
+        server.process.terminate()
+        until("a stop", lambda: "stopping" in log_of(server))
+        server.process.terminate()
+        assert server.process.wait(LIMIT_S) == 0
+    assert "Traceback" not in log_of(server)

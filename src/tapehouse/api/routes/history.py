@@ -26,7 +26,7 @@ from tapehouse.store.base import Capability, Series
 router = APIRouter(prefix="/v1", tags=["history"], dependencies=[needs(Scope.READ)])
 
 _PART_SYMBOLS = 1_000
-_PART_ROWS = 1_000_000
+_PART_ROWS = 250_000
 
 _ROWS = documented(400, 401, 403, 404, 406, 413, 429, 503, ok=ROWS_DOCUMENTED)
 _SERIES = {
@@ -148,7 +148,7 @@ async def coverage(
 
 
 def _coverage(here: Context, asked: given.Covered) -> Iterator[list[Coverage]]:
-    """The coverage of some symbols after the other: a store call for each million rows, so that each is short."""
+    """The coverage of some symbols after the other: a store call for so many rows that each is short."""
     named = None if asked.symbols is None else [check_symbol(symbol) for symbol in dict.fromkeys(asked.symbols)]
     held = here.store.coverage(symbols=named)
     if unknown := set(named or ()) - {series.symbol for series in held}:
