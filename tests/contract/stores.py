@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from tapehouse.model import DAY_NS, MINUTE_NS, SCHEMAS, TIMESTAMP, Commit, Interval, Kind
-from tapehouse.store.base import Selection, Store
+from tapehouse.store.base import Outcome, Selection, Store
 from tapehouse.store.duckdb import DuckDBStore
 from tapehouse.store.memory import MemoryStore
 
@@ -45,6 +45,11 @@ class Archived:
         commit: Commit = self._store.write(*args, **options)
         self._store.compact(everything=True)
         return commit
+
+    def write_together(self, *args: Any, **options: Any) -> tuple[Commit, list[Outcome]]:
+        commit, outcomes = self._store.write_together(*args, **options)
+        self._store.compact(everything=True)
+        return commit, outcomes
 
     def delete(self, *args: Any, **options: Any) -> Commit:
         commit: Commit = self._store.delete(*args, **options)

@@ -10,7 +10,17 @@ from tests.contract.stores import T0, M, bar, bars, closes, counts, trade, trade
 
 from tapehouse.errors import InvalidRequest, InvalidSymbol, InvalidTable, TapehouseError
 from tapehouse.model import TIMESTAMP, Instrument, Interval, Kind, OnConflict
-from tapehouse.store.base import Announces, Capability, Compacts, KeepsInstruments, Versions
+from tapehouse.store.base import (
+    Announces,
+    Audits,
+    Capability,
+    Compacts,
+    KeepsDocuments,
+    KeepsInstruments,
+    Undoes,
+    Versions,
+    WritesTogether,
+)
 
 NAIVE = pa.array([T0], pa.timestamp("ns"))
 BAD_BARS: dict[str, tuple[type[TapehouseError], pa.Table]] = {
@@ -116,6 +126,10 @@ PROTOCOLS = {
     Capability.COMPACTS: Compacts,
     Capability.ANNOUNCES: Announces,
     Capability.INSTRUMENTS: KeepsInstruments,
+    Capability.TOGETHER: WritesTogether,
+    Capability.DOCUMENTS: KeepsDocuments,
+    Capability.AUDITS: Audits,
+    Capability.UNDOES: Undoes,
 }
 
 

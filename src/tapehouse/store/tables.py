@@ -11,13 +11,13 @@ Rows are numbered from 0 in messages and in `details`. Beyond the schema, the ru
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tapehouse.errors import InvalidRequest, InvalidTable, NotFound
+from tapehouse.errors import InvalidRequest, InvalidSymbol, InvalidTable, NotFound
 from tapehouse.model import MIN_TIME_NS, SCHEMAS, Interval, Kind, read_schema
 from tapehouse.store.base import Selection
 from tapehouse.store.casts import cast, check_source, refuse, refuse_first
@@ -51,6 +51,29 @@ def conform(kind: Kind, table: pa.Table, interval: Interval | None = None, sourc
         columns["ordinal"] = _ordinals(kind, columns)
     schema = pa.schema([field for field in SCHEMAS[kind] if field.name in columns])
     return pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+def conform_together(
+    kind: Kind, tables: Sequence[pa.Table], interval: Interval | None = None, source: str | None = None
+) -> pa.Table:
+    """`conform` of the tables one after the other in one; an error that one of them has alone says which it is."""
+    try:
+        joined = pa.concat_tables(tables or [SCHEMAS[kind].empty_table()], promote_options="default")
+        return conform(kind, joined, interval, source)
+    except (InvalidTable, InvalidSymbol, pa.ArrowException):
+        # One has an error, or their types differ.
+        parts = [_conform_part(kind, table, interval, source, number) for number, table in enumerate(tables)]
+        return conform(kind, pa.concat_tables(parts, promote_options="default"), interval, source)
+
+
+def _conform_part(kind: Kind, table: pa.Table, interval: Interval | None, source: str | None, number: int) -> pa.Table:
+    try:
+        part = conform(kind, table, interval, source)
+    except (InvalidTable, InvalidSymbol) as exc:
+        raise type(exc)(f"table {number}: {exc.message}", **{**exc.details, "table": number}) from exc
+    # Ordinals count on from table to table: those that were only counted within one are not taken.
+    counted = "ordinal" in part.column_names and "ordinal" not in table.column_names
+    return part.drop_columns("ordinal") if counted else part
 
 
 def check_interval(kind: Kind, interval: Interval | None) -> None:

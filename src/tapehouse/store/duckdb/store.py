@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from tapehouse.model import (
@@ -24,16 +25,16 @@ from tapehouse.model import (
 )
 from tapehouse.store.aggregate import aggregate_by_reading
 from tapehouse.store.archive.spans import Dataset
-from tapehouse.store.base import Aggregation, Capability, CompactionReport, Edges, Reading, Selection, Series
+from tapehouse.store.base import Aggregation, Capability, CompactionReport, Edges, Outcome, Reading, Selection, Series
 from tapehouse.store.duckdb import catalog
 from tapehouse.store.duckdb.catalog import DATASETS
 from tapehouse.store.duckdb.compactor import Compactor
 from tapehouse.store.duckdb.engine import Engine
 from tapehouse.store.duckdb.reads import Reads
-from tapehouse.store.duckdb.writes import Writes
+from tapehouse.store.duckdb.writes import Writes, outcomes
 from tapehouse.store.faults import faults
 from tapehouse.store.owner import Owner
-from tapehouse.store.tables import check_interval, conform
+from tapehouse.store.tables import check_interval, conform, conform_together
 
 log = logging.getLogger("tapehouse.store")
 
@@ -74,7 +75,7 @@ class DuckDBStore:
     @property
     def capabilities(self) -> frozenset[Capability]:
         """See `Store.capabilities`."""
-        return frozenset(Capability)
+        return frozenset(Capability) - {Capability.DOCUMENTS, Capability.AUDITS, Capability.UNDOES}
 
     @property
     def owner(self) -> Owner:
@@ -97,14 +98,40 @@ class DuckDBStore:
         batch: str | None = None,
     ) -> Commit:
         """See `Store.write`."""
-        table = conform(kind, table, interval, source)
+        return self._write(kind, conform(kind, table, interval, source), interval, on_conflict, prefer, batch)[0]
+
+    def write_together(
+        self,
+        kind: Kind,
+        tables: Sequence[pa.Table],
+        *,
+        interval: Interval | None = None,
+        on_conflict: OnConflict = OnConflict.REPLACE,
+        prefer: Sequence[str] = (),
+        source: str | None = None,
+        batch: str | None = None,
+    ) -> tuple[Commit, list[Outcome]]:
+        """See `WritesTogether.write_together`."""
+        joined = conform_together(kind, tables, interval, source)
+        commit, verdicts = self._write(kind, joined, interval, on_conflict, prefer, batch)
+        return commit, outcomes([table.num_rows for table in tables], verdicts)
+
+    def _write(
+        self,
+        kind: Kind,
+        table: pa.Table,
+        interval: Interval | None,
+        on_conflict: OnConflict,
+        prefer: Sequence[str],
+        batch: str | None,
+    ) -> tuple[Commit, np.ndarray | None]:
         with self._engine.writing, faults(f"write {kind}"):
-            commit, change = self._writes.write(
+            commit, change, verdicts = self._writes.write(
                 kind, table, interval=interval, on_conflict=on_conflict, prefer=prefer, batch=batch
             )
             self._announcements.put(change)
         self._announcements.deliver()
-        return commit
+        return commit, verdicts
 
     def delete(
         self,

@@ -16,6 +16,7 @@ from tapehouse.model import Change, Commit, Interval, Kind, OnConflict
 from tapehouse.store.archive.columns import one_chunk
 from tapehouse.store.archive.files import internal_schema, value_fields
 from tapehouse.store.archive.spans import Dataset, Delete
+from tapehouse.store.base import Outcome
 from tapehouse.store.duckdb import hot
 from tapehouse.store.duckdb.catalog import Names, Shelf, Snapshot, insert
 from tapehouse.store.duckdb.engine import Engine
@@ -61,17 +62,20 @@ class Writes:
         on_conflict: OnConflict,
         prefer: Sequence[str],
         batch: str | None,
-    ) -> tuple[Commit, Change | None]:
-        """See `Store.write`; the table conforms. The caller holds `writing`."""
+    ) -> tuple[Commit, Change | None, np.ndarray | None]:
+        """See `Store.write`; the table conforms. The caller holds `writing`.
+
+        Returns with it the verdict on each row, None when all of them were inserted.
+        """
         engine, dataset = self._engine, Dataset(kind, interval)
         if table.num_rows == 0:
-            return self._unchanged(dataset, 0), None
+            return self._unchanged(dataset, 0), None, None
         incoming = self._number(dataset, table)
         verdicts = self._judge(incoming, on_conflict, prefer)
         counts = np.bincount(verdicts, minlength=len(Verdict)) if verdicts is not None else [0, table.num_rows, 0, 0]
         unchanged, inserted, replaced, rejected = (int(count) for count in counts)
         if inserted + replaced + rejected == 0:
-            return self._unchanged(dataset, unchanged), None
+            return self._unchanged(dataset, unchanged), None, verdicts
         start, end = incoming.span
         commit = self._next(
             dataset,
@@ -90,7 +94,8 @@ class Writes:
         engine.note_rows(stored.num_rows)
         changed = engine.symbols.names
         names = tuple(sorted(changed[i] for i in np.flatnonzero(np.bincount(stored["symbol"].to_numpy()))))
-        return commit, Change(commit=commit.number, kind=kind, interval=interval, symbols=names, start=start, end=end)
+        change = Change(commit=commit.number, kind=kind, interval=interval, symbols=names, start=start, end=end)
+        return commit, change, verdicts
 
     def _number(self, dataset: Dataset, table: pa.Table) -> Incoming:
         """Names become numbers; the rows are those of `table`, in its order."""
@@ -303,6 +308,19 @@ class Writes:
         for rows in self._reads.pieces(scope, symbol):
             if rows.num_rows:
                 yield rows["timestamp"].to_numpy()
+
+
+def outcomes(rows: Sequence[int], verdicts: np.ndarray | None) -> list[Outcome]:
+    """What became of tables of so many rows that were written one after the other, given the verdict on each row."""
+    if verdicts is None:
+        return [Outcome(inserted=count) for count in rows]
+    parts = np.split(verdicts, np.cumsum(rows[:-1], dtype="i8")) if rows else []
+    return [_outcome(np.bincount(part, minlength=len(Verdict)).tolist()) for part in parts]
+
+
+def _outcome(counts: Sequence[int]) -> Outcome:
+    unchanged, inserted, replaced, rejected = counts
+    return Outcome(unchanged=unchanged, inserted=inserted, replaced=replaced, rejected=rejected)
 
 
 def _numbered(
