@@ -11,10 +11,11 @@ import numpy as np
 
 from tapehouse import times
 from tapehouse.client.arrow import Rows, RowsReceiver, described
-from tapehouse.client.wire import ARROW_STREAM, Holding, JsonReceiver, Outgoing, Params, Receiver, query
+from tapehouse.client.wire import ARROW_STREAM, Body, Holding, JsonReceiver, Outgoing, Params, Receiver, query
 from tapehouse.errors import InvalidRequest
 from tapehouse.model import SCHEMAS, SECOND_NS, Commit, Instrument, Interval, Kind
 from tapehouse.query.base import Answer, Bound, Coverage, Request
+from tapehouse.store.base import Series
 
 Symbols = str | Sequence[str] | None
 Time = str | int | date | np.datetime64
@@ -64,6 +65,7 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
     as_of_text: str | None = None
     source: str | None = None
     page: str | None = None
+    stored: bool = False
 
     def request(self) -> Outgoing:
         return Outgoing(path=f"/v1/{self.kind}", params=self.params(), accept=ARROW_STREAM)
@@ -80,6 +82,7 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
             as_of=self.as_of_text,
             source=self.source,
             page=self.page,
+            stored=self.stored or None,
         )
 
     def receiver(self, headers: Mapping[str, str]) -> RowsReceiver:
@@ -103,6 +106,7 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
             as_of=self.as_of,
             source=self.source,
             page=self.page,
+            stored=self.stored,
         )
 
     def locally(self, folder: Holding) -> Rows:
@@ -291,6 +295,30 @@ class _SymbolsReceiver(JsonReceiver):
 
     def result(self) -> list[str]:
         return [held["symbol"] for held in super().result()]
+
+
+class SeriesList(msgspec.Struct, frozen=True):
+    """What the store holds, without looking for what is missing."""
+
+    def request(self) -> Outgoing:
+        return Outgoing(path="/v1/symbols", params=query(times="ns"))
+
+    def receiver(self, headers: Mapping[str, str]) -> Receiver[list[Series]]:
+        return _SeriesReceiver()
+
+    def locally(self, folder: Holding) -> list[Series]:
+        return folder.store.coverage()
+
+
+class _SeriesReceiver(Body):
+    def result(self) -> list[Series]:
+        held = JsonReceiver(list[dict[str, Any]], field="symbols")
+        held.feed(self.content())
+        return [
+            msgspec.convert({"symbol": each["symbol"], **series}, Series)
+            for each in held.result()
+            for series in each["series"]
+        ]
 
 
 class CoverageOf(msgspec.Struct, frozen=True, kw_only=True):

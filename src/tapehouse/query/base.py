@@ -31,7 +31,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """A question for rows. `start` is inclusive, `end` exclusive; `as_of` is a commit number or a time.
 
     `limit` makes a page of at most that many rows; `page` is the token of the page before. Without `limit` the answer
-    is everything, streamed.
+    is everything, streamed. `stored`: only bars that are stored, none that would be made from others.
     """
 
     kind: Kind = Kind.BARS
@@ -45,6 +45,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     as_of: int | None = None
     source: str | None = None
     page: str | None = None
+    stored: bool = False
 
 
 class Answer(Protocol):

@@ -43,7 +43,7 @@ def make_plan(request: Request, symbol: str, instrument: Instrument, held: Seque
     """The plan of one symbol of a checked request."""
     start, end = resolve(request, instrument)
     stored = next((s for s in held if (s.kind, s.interval) == (request.kind, request.interval)), None)
-    parts = _parts(request.interval, held) if request.kind is Kind.BARS else ()
+    parts = _parts(request.interval, held) if request.kind is Kind.BARS and not request.stored else ()
     used = tuple(part for part in parts if request.interval and _reaches(part, start, end, request.interval))
     return Plan(symbol, instrument, start, end, stored, parts, used)
 
@@ -128,7 +128,7 @@ def check_answerable(request: Request, plans: Sequence[Plan], held: Mapping[str,
     """Raises `NotFound` when no symbol asked for has such rows, or anything to make them from, at any time."""
     if request.symbols is not None and not any(found.stored or found.parts for found in plans):
         what = f"{request.interval} bars" if request.interval else str(request.kind)
-        finer = " or anything finer to make them from" if request.interval else ""
+        finer = " or anything finer to make them from" if request.interval and not request.stored else ""
         raise NotFound(f"no {what}{finer}; stored {stored_text(held)}", symbols=[found.symbol for found in plans[:5]])
 
 

@@ -198,6 +198,12 @@ def test_an_interval_that_is_not_stored_says_what_it_was_made_from(client: Clien
     assert columns["complete"] == [True, True, True, True]
 
 
+def test_nothing_is_made_when_only_stored_bars_are_asked_for(client: Client) -> None:
+    answer = client.get("/v1/bars?symbols=MSFT&interval=1w&stored=true")
+    assert answer.status_code == 404
+    assert "stored are MSFT: 1d" in answer.json()["detail"]
+
+
 def test_a_header_of_many_symbols_stays_short(connect: Connect, store: MemoryStore) -> None:
     for number in range(450):
         store.write(Kind.BARS, bars(f"SYMBOL{number}", [2.0] * 2, step=HOUR_NS), interval=Interval.H1)

@@ -233,8 +233,7 @@ def documented_parameters(method: str, path: str) -> set[str]:
     row = next(line for line in rows if f"`{method} {path}`" in line.split("|")[1])
     names = set(re.findall(r"`(\w+)`", row.split("|")[3]))
     if "the same without" in row:
-        (without,) = names
-        return documented_parameters(method, "/v1/bars") - {without}
+        return documented_parameters(method, "/v1/bars") - names
     return names
 
 

@@ -132,6 +132,18 @@ def test_a_symbol_that_cannot_have_such_bars_is_left_out_beside_one_that_can(wri
     assert {bar["symbol"] for bar in written.rows("5m", symbols=("AAPL", "MSFT"))} == {"AAPL"}
 
 
+def test_only_what_is_stored_when_that_is_asked_for() -> None:
+    written = Written()
+    written.bars("A", "1d", [at("2024-01-02T00:00Z")])
+    written.bars("A", "1h", [at("2024-01-02T10:00Z"), at("2024-01-03T10:00Z")])
+    written.bars("B", "1h", [at("2024-01-02T10:00Z")])
+    assert len(written.rows("1d")) == 3
+    (only,) = written.rows("1d", stored=True)
+    assert (only["symbol"], only["timestamp"], "made_from" in only) == ("A", at("2024-01-02T00:00Z"), False)
+    with pytest.raises(NotFound, match=r"no 1d bars; stored are B: 1h"):
+        written.rows("1d", symbols=("B",), stored=True)
+
+
 def test_plain_reads_have_the_schema_of_the_store(written: Written) -> None:
     answer = written.history.read(Request(interval=Interval.D1, symbols=("MSFT",)))
     assert answer.schema.names == list(DEFAULT_COLUMNS[Kind.BARS])

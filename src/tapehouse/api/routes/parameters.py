@@ -181,6 +181,7 @@ class Rows(Selected):
             as_of=self.as_of,
             source=self.source,
             page=self.page,
+            stored=getattr(self, "stored", False),
         )
 
 
@@ -188,6 +189,7 @@ class Bars(Rows):
     """Which bars."""
 
     interval: AnInterval = Field(description="One that is not stored is resampled.", examples=["1d"])
+    stored: Switch = Field(False, description="`true`: only bars that are stored, nothing resampled.")
 
 
 class Latest(Written):
