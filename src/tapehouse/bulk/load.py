@@ -56,6 +56,7 @@ def load(
     quarantine_dir: str | Path,
     progress: OnProgress | None = None,
     files: Sequence[RecognisedFile] | None = None,
+    stop: threading.Event | None = None,
 ) -> LoadReport:
     """Write all good rows of the files, quarantine the bad ones, and say what became of each.
 
@@ -63,13 +64,14 @@ def load(
     has a `problem` in the report, and the others are loaded; when none of them can be, its error is raised
     (`UnreadableFile`, `UnrecognisedFile`). An error of the writer or of the quarantine stops the load: it is raised
     with how far the load came, and the report in `details["report"]`. What was committed until then stays, and a
-    second load of the same files finds it unchanged. Ctrl-C lets the current write finish and returns the report.
+    second load of the same files finds it unchanged. Ctrl-C (in the main thread) or `stop`, once it is set, lets the
+    current write finish; the report says that the load was interrupted.
     """
     options = options or LoadOptions()
     files = plan(paths, options) if files is None else files
     if files and all(file.problem is not None for file in files):
         raise _error(files)
-    load = _Load(files, writer, options, instruments, Path(quarantine_dir), progress)
+    load = _Load(files, writer, options, instruments, Path(quarantine_dir), progress, stop or threading.Event())
     with _on_interrupt(load.interrupt):
         return load.run()
 
@@ -119,6 +121,7 @@ class _Load:
         instruments: Sequence[Instrument],
         quarantine_dir: Path,
         progress: OnProgress | None,
+        asked_to_stop: threading.Event,
     ) -> None:
         self._batch = options.batch or _new_batch()
         self._folder = quarantine_dir / self._batch
@@ -132,6 +135,7 @@ class _Load:
         self._slots = threading.Semaphore(2 * self._threads + 1)
         self._blocks: SimpleQueue[tuple[FileLoad, Future[Parsed] | _End] | None] = SimpleQueue()
         self._stop = threading.Event()
+        self._asked_to_stop = asked_to_stop
         self._interrupted = False
         self._failure: BaseException | None = None
         self._head = self._rows = 0
@@ -140,8 +144,7 @@ class _Load:
 
     def interrupt(self) -> None:
         """Stop after the write that runs; may be called from a signal handler."""
-        self._interrupted = True
-        self._stop.set()
+        self._asked_to_stop.set()
 
     def run(self) -> LoadReport:
         with ThreadPoolExecutor(self._threads, "tapehouse-parse") as pool:
@@ -206,11 +209,12 @@ class _Load:
                 self._take(file, parsed)
 
     def _next(self) -> tuple[FileLoad, Future[Parsed] | _End] | None:
-        while not self._interrupted:
+        while not self._asked_to_stop.is_set():
             try:
                 return self._blocks.get(timeout=_POLL_S)
             except Empty:
                 continue
+        self._interrupted = True
         return None
 
     def _take(self, file: FileLoad, parsed: Parsed) -> None:
