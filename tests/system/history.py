@@ -59,6 +59,10 @@ def _minutes(symbols: Sequence[str], first: int, rows: int, price: float, **opti
     return _write(Kind.BARS, _bars(symbols, first, rows, MINUTE_NS, price), Interval.M1, **options)
 
 
+def _documents(documents: dict[str, bytes | None]) -> Step:
+    return lambda store: store.put_documents("loads", documents)
+
+
 def _compact(store: Any) -> None:
     if Capability.COMPACTS in store.capabilities:
         store.compact(everything=True)
@@ -85,6 +89,8 @@ STEPS: tuple[Step, ...] = (
     lambda store: store.delete(Kind.BARS, ["BBB"], interval=Interval.D1),
     _compact,
     _minutes(("EEE",), 0, 50, 70, source="a"),
+    _documents({"a": b"1", "b": b"1"}),
+    _documents({"a": b"2", "b": None}),
 )
 
 
@@ -96,6 +102,7 @@ def contents(store: Store) -> dict[str, Any]:
         "commits": [[getattr(c, name) for name in names] for c in store.commits(limit=1_000)],  # type: ignore[attr-defined]
         "series": store.coverage(),
         "instruments": store.instruments(),  # type: ignore[attr-defined]
+        "documents": store.documents("loads"),  # type: ignore[attr-defined]
         "rows": {(*data, as_of): _rows(store, *data, as_of) for data in DATASETS for as_of in range(1, head + 1)},
     }
 

@@ -19,6 +19,7 @@ import pytest
 
 from tapehouse.errors import StoreDamaged, StoreError, StoreFull
 from tapehouse.model import MINUTE_NS, TIMESTAMP, Instrument, Interval, Kind
+from tapehouse.store import failpoints
 from tapehouse.store.archive.pins import Pins
 from tapehouse.store.base import Selection
 from tapehouse.store.duckdb import DuckDBStore, compactor, engine
@@ -173,6 +174,24 @@ def test_a_failed_write_that_is_in_the_database_is_taken_back(store: DuckDBStore
     store = reopened(store)
     assert rows(store) == 110
     assert [file.path for file in store._engine.files()] == [path]
+    store.close()
+
+
+@pytest.mark.parametrize("failpoint", ["documents.removed", "store.transaction.committed"])
+def test_documents_whose_commit_failed_are_as_before(
+    store: DuckDBStore, failpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when they are in the database, and the next start would find them."""
+    store.put_documents("loads", {"a": b"1", "b": b"1"})
+    monkeypatch.setitem(failpoints._ARMED, failpoint, ("error", 1))
+    with pytest.raises((StoreError, OSError), match=failpoint):
+        store.put_documents("loads", {"a": b"2", "b": None, "c": b"2"})
+    store._engine._reopen()
+    assert store.documents("loads") == {"a": b"1", "b": b"1"}
+    store.put_documents("loads", {"c": b"3"})
+    store._engine._reopen()
+    store = reopened(store)
+    assert store.documents("loads") == {"a": b"1", "b": b"1", "c": b"3"}
     store.close()
 
 

@@ -8,7 +8,7 @@ whole and never changed, so a reader that has one needs no lock.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from tapehouse.errors import StoreDamaged
 from tapehouse.model import Instrument, Interval, Kind
 from tapehouse.store.archive.files import ArchiveFile, value_fields
 from tapehouse.store.archive.spans import Dataset, Delete
+from tapehouse.store.failpoints import failpoint
 
 _SQL_TYPES = {pa.float64(): "DOUBLE", pa.int64(): "BIGINT", pa.int32(): "INTEGER", pa.string(): "VARCHAR"}
 
@@ -35,6 +36,7 @@ CREATE TABLE IF NOT EXISTS deletes (
 CREATE TABLE IF NOT EXISTS instruments (
     pattern VARCHAR NOT NULL, calendar VARCHAR NOT NULL, timezone VARCHAR NOT NULL, tick_size DOUBLE,
     currency VARCHAR, asset_class VARCHAR);
+CREATE TABLE IF NOT EXISTS documents (collection VARCHAR NOT NULL, key VARCHAR NOT NULL, content BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS files (
     id BIGINT NOT NULL, kind VARCHAR NOT NULL, code UTINYINT NOT NULL, span BIGINT NOT NULL, history BOOLEAN NOT NULL,
     path VARCHAR NOT NULL, bytes BIGINT NOT NULL, min_version BIGINT NOT NULL, max_version BIGINT NOT NULL);
@@ -184,7 +186,11 @@ def _load_files(connection: duckdb.DuckDBPyConnection) -> Iterable[ArchiveFile]:
 
 
 def restore(
-    connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, known: Iterable[Names], instruments: list[Instrument]
+    connection: duckdb.DuckDBPyConnection,
+    snapshot: Snapshot,
+    known: Iterable[Names],
+    instruments: list[Instrument],
+    documents: Documents | None,
 ) -> bool:
     """Take back what the database has and memory does not know, inside the caller's transaction: a commit whose fsync
     failed. Returns whether there was anything. `StoreDamaged` when the database lacks a commit that memory knows."""
@@ -201,7 +207,18 @@ def restore(
         connection.execute("DELETE FROM instruments")
         for instrument in instruments:
             put_instrument(connection, instrument)
-    return bool(gone or swapped or changed)
+    put_back = documents is not None and _restore_documents(connection, *documents)
+    return bool(gone or swapped or changed or put_back)
+
+
+def _restore_documents(
+    connection: duckdb.DuckDBPyConnection, collection: str, documents: Mapping[str, bytes | None]
+) -> bool:
+    held = load_documents(connection, collection, list(documents))
+    changed = held != {key: content for key, content in documents.items() if content is not None}
+    if changed:
+        put_documents(connection, collection, documents)
+    return changed
 
 
 def _restore_files(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> bool:
@@ -234,6 +251,37 @@ def put_instrument(connection: duckdb.DuckDBPyConnection, instrument: Instrument
     connection.execute("DELETE FROM instruments WHERE pattern = ?", [instrument.pattern])
     statement = f"INSERT INTO instruments ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
     connection.execute(statement, [getattr(instrument, name) for name in names])
+
+
+Documents = tuple[str, Mapping[str, bytes | None]]
+"""Some documents of a collection by key; None where there is none."""
+
+
+def load_documents(
+    connection: duckdb.DuckDBPyConnection, collection: str, keys: Sequence[str] | None
+) -> dict[str, bytes]:
+    """See `KeepsDocuments.documents`."""
+    query = "SELECT key, content FROM documents WHERE collection = ?"
+    parameters: list[Any] = [collection]
+    if keys is not None:
+        query, parameters = f"{query} AND key IN (SELECT unnest(?::VARCHAR[]))", [collection, list(keys)]
+    return dict(sorted(connection.execute(query, parameters).fetchall()))
+
+
+def put_documents(
+    connection: duckdb.DuckDBPyConnection, collection: str, documents: Mapping[str, bytes | None]
+) -> None:
+    """See `KeepsDocuments.put_documents`; inside the caller's transaction."""
+    connection.execute(
+        "DELETE FROM documents WHERE collection = ? AND key IN (SELECT unnest(?::VARCHAR[]))",
+        [collection, list(documents)],
+    )
+    failpoint("documents.removed")
+    kept = {key: content for key, content in documents.items() if content is not None}
+    incoming = pa.table(
+        {"key": pa.array(list(kept), pa.string()), "content": pa.array(list(kept.values()), pa.binary())}
+    )
+    insert(connection, "INSERT INTO documents SELECT ?, key, content FROM incoming", incoming, [collection])
 
 
 def register_file(connection: duckdb.DuckDBPyConnection, file: ArchiveFile) -> None:

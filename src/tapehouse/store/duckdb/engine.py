@@ -73,6 +73,8 @@ class Engine:
             self._written = 0.0
             self._rows_since_checkpoint = 0
             self._unsettled = False
+            self.documents_before: catalog.Documents | None = None
+            """What documents were before a transaction that is under way or failed: what they must be after that."""
             self._open()
         except BaseException:
             self.ownership.release()
@@ -225,7 +227,9 @@ class Engine:
 
     def _restore(self) -> None:
         self.connection.execute("BEGIN")
-        taken_back = catalog.restore(self.connection, self.snapshot, (self.symbols, self.sources), self.instruments)
+        taken_back = catalog.restore(
+            self.connection, self.snapshot, (self.symbols, self.sources), self.instruments, self.documents_before
+        )
         self.connection.execute("COMMIT")
         if taken_back:
             # The log has bytes whose fsync failed: the kernel takes them for written, though they may not be.

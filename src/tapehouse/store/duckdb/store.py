@@ -75,7 +75,7 @@ class DuckDBStore:
     @property
     def capabilities(self) -> frozenset[Capability]:
         """See `Store.capabilities`."""
-        return frozenset(Capability) - {Capability.DOCUMENTS, Capability.AUDITS, Capability.UNDOES}
+        return frozenset(Capability) - {Capability.AUDITS, Capability.UNDOES}
 
     @property
     def owner(self) -> Owner:
@@ -272,6 +272,21 @@ class DuckDBStore:
                 for instrument in instruments:
                     catalog.put_instrument(connection, instrument)
             self._engine.instruments = catalog.load_instruments(self._engine.connection)
+
+    def documents(self, collection: str, keys: Sequence[str] | None = None) -> dict[str, bytes]:
+        """See `KeepsDocuments.documents`."""
+        with self._engine.query("read documents") as cursor:
+            return catalog.load_documents(cursor, collection, keys)
+
+    def put_documents(self, collection: str, documents: Mapping[str, bytes | None]) -> None:
+        """See `KeepsDocuments.put_documents`."""
+        engine = self._engine
+        with engine.writing:
+            with engine.transaction("store documents") as connection:
+                held = catalog.load_documents(connection, collection, list(documents))
+                engine.documents_before = collection, {key: held.get(key) for key in documents}
+                catalog.put_documents(connection, collection, documents)
+            engine.documents_before = None
 
     def forget_footers(self) -> None:
         """Drop the cached footers of archive files, as a benchmark of cold reads needs."""

@@ -7,7 +7,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, islice
 from typing import Any
 
@@ -52,13 +52,14 @@ _log = logging.getLogger(__name__)
 class MemoryStore:
     """A store that lives as long as its process."""
 
-    capabilities = frozenset({Capability.VERSIONS, Capability.ANNOUNCES, Capability.INSTRUMENTS, Capability.TOGETHER})
+    capabilities = frozenset(Capability) - {Capability.COMPACTS, Capability.AUDITS, Capability.UNDOES}
 
     def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
         self._clock = clock
         self._series: dict[SeriesKey, Records] = {}
         self._commits: list[Commit] = []
         self._instruments: dict[str, Instrument] = {}
+        self._documents: dict[str, dict[str, bytes]] = {}
         self._listeners: list[Callable[[Change], None]] = []
         # One writer at a time, its announcements included; `_lock` only guards the few lines that touch the rows, so
         # that a listener may wait for somebody who reads.
@@ -242,6 +243,18 @@ class MemoryStore:
         """See `KeepsInstruments.put_instruments`."""
         with self._lock:
             self._instruments |= {instrument.pattern: instrument for instrument in instruments}
+
+    def documents(self, collection: str, keys: Sequence[str] | None = None) -> dict[str, bytes]:
+        """See `KeepsDocuments.documents`."""
+        with self._lock:
+            held = self._documents.get(collection, {})
+            return {key: held[key] for key in sorted(held if keys is None else held.keys() & set(keys))}
+
+    def put_documents(self, collection: str, documents: Mapping[str, bytes | None]) -> None:
+        """See `KeepsDocuments.put_documents`."""
+        with self._lock:
+            held = {**self._documents.get(collection, {}), **documents}
+            self._documents[collection] = {key: content for key, content in held.items() if content is not None}
 
     def close(self) -> None:
         """See `Closes.close`; nothing is held."""
