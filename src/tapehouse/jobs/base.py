@@ -1,0 +1,176 @@
+"""The contract of jobs: long work that somebody asked for, which goes on while nobody watches, and can be watched.
+
+    submit ──► queued ──► running ──► done
+                  │           ├─────► failed        an error ended it
+                  └───────────┴─────► cancelled     somebody wanted it to end
+                  └───────────┴─────► interrupted   its process ended
+
+What a job wrote before its end stays, whatever the end; `Job.resume` says how to go on. No I/O here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Any, Protocol
+
+import msgspec
+
+from tapehouse.bulk.base import LoadOptions, LoadReport, OnProgress, Problem, Progress
+
+COLLECTION = "jobs"
+"""The collection of documents (`store.base.KeepsDocuments`) that holds a `Job` for each."""
+
+
+class State(StrEnum):
+    """Where a job is."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will happen."""
+        return self not in (State.QUEUED, State.RUNNING)
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One job, as it was at an instant. Times are UTC nanoseconds.
+
+    `version` changes whenever anything else does. `what` are the paths or the names of the uploaded files. `progress`
+    is the newest, `report` that of the work (`bulk.base.LoadReport` of a load) once it has one, without the files that
+    went well where there are very many (`hidden` of them). `error` says why it is not done, `resume` how to go on.
+    """
+
+    id: str
+    kind: str = "load"
+    state: State = State.QUEUED
+    version: int = 0
+    batch: str
+    what: tuple[str, ...] = ()
+    created: int
+    started: int | None = None
+    ended: int | None = None
+    progress: Progress | None = None
+    report: dict[str, Any] | None = None
+    hidden: int = 0
+    error: Problem | None = None
+    resume: str | None = None
+
+
+class Control(Protocol):
+    """What work is given: how it hears that it should end, and how it says how far it is."""
+
+    @property
+    def stop(self) -> threading.Event:
+        """Set once the work should end after its current step."""
+
+    def progress(self, progress: Progress) -> None:
+        """The work is so far; cheap, may be called from any thread."""
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of work that raised nothing. `whole`: it came to its end; else it heeded `stop`."""
+
+    whole: bool = True
+    batch: str | None = None
+    report: dict[str, Any] | None = None
+    hidden: int = 0
+    error: Problem | None = None
+
+
+Work = Callable[[Control], Ended]
+"""Does a job; what it raises is the job's error."""
+
+
+class Jobs(Protocol):
+    """The jobs of one store. All methods may be called from any thread and are quick, but for `close`."""
+
+    def submit(
+        self, kind: str, work: Work, *, batch: str, what: Sequence[str] = (), after: Callable[[], None] | None = None
+    ) -> Job:
+        """Have the work done when its turn comes, and then `after`, however it ended; `Overloaded` beyond the limit.
+
+        When this raises, `after` is not called.
+        """
+
+    def jobs(self) -> list[Job]:
+        """Those that are kept, newest first."""
+
+    def job(self, id: str) -> Job:
+        """How that one is now; `NotFound` when there is none."""
+
+    def cancel(self, id: str) -> Job:
+        """Ask it to end after its current step; what waits ends at once. Of one that is over, nothing changes."""
+
+    def listen(self, id: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` after every change, from any thread, until the returned function is called.
+
+        A listener that is slow asks for the job when it can, and so misses states in between, but never the last.
+        """
+
+    def stop(self) -> None:
+        """Ask everything to end soon, as interrupted, and take nothing more."""
+
+    def close(self) -> None:
+        """Wait until nothing runs; idempotent."""
+
+
+class LoadFiles(Protocol):
+    """How files are loaded into the store whose jobs these are; `bulk.load` does it."""
+
+    def __call__(
+        self, paths: Sequence[str], options: LoadOptions, *, progress: OnProgress, stop: threading.Event
+    ) -> LoadReport:
+        """Load the files until they end or `stop` is set."""
+
+
+class LoadRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/jobs/load`: files that the server can reach, and what is said of them."""
+
+    paths: tuple[str, ...]
+    options: LoadOptions = LoadOptions()
+
+
+class Upload(Protocol):
+    """Files that are being sent, as they come in. One thread at a time; its methods may block."""
+
+    def begin(self, name: str) -> None:
+        """The next bytes are of a file of that name, perhaps below folders; `InvalidRequest` for a name that cannot be
+        one, or that came before."""
+
+    def write(self, data: bytes | bytearray) -> None:
+        """The next bytes of the file that began last; `LimitExceeded` or `StoreFull` when there are too many."""
+
+    def end(self) -> None:
+        """The file that began last is whole."""
+
+    def discard(self) -> None:
+        """Remove all of it; idempotent."""
+
+
+class Loads(Protocol):
+    """What loads can be asked for, as jobs. All methods may block."""
+
+    @property
+    def jobs(self) -> Jobs:
+        """The jobs that they become."""
+
+    def load(self, request: LoadRequest, *, anywhere: bool) -> Job:
+        """Load files of this machine. Unless they may be `anywhere`, they lie in the allowed folders: `Forbidden`."""
+
+    def upload(self) -> Upload:
+        """A place for files that are sent."""
+
+    def load_upload(self, upload: Upload, options: LoadOptions) -> Job:
+        """Load what was sent, and remove it then; `InvalidRequest` when there is nothing."""
+
+
+def resume_with(batch: str) -> str:
+    """How to go on with a load that was cut short."""
+    return f"load the same files again with --resume {batch}"

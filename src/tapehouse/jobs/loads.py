@@ -1,0 +1,133 @@
+"""Loads as jobs: of files that lie here, where that is allowed, and of files that were sent."""
+
+from __future__ import annotations
+
+import glob
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from tapehouse.bulk.base import LoadOptions, LoadReport
+from tapehouse.errors import Forbidden, InvalidRequest
+from tapehouse.jobs.base import Control, Ended, Job, Jobs, LoadFiles, LoadRequest, Work
+from tapehouse.jobs.spool import Spool, SpooledUpload
+
+FILES_REPORTED = 1_000
+"""So many files are in a job's report; what went wrong goes first."""
+_NAMES_SHOWN = 100
+
+
+class LoadJobs:
+    """`jobs.base.Loads`, of one store."""
+
+    def __init__(self, jobs: Jobs, load: LoadFiles, spool: Spool, folders: Sequence[str] = ()) -> None:
+        """`folders` are those whose files may be loaded by anybody who may write; relative ones count from here."""
+        self.jobs = jobs
+        self._load, self._spool = load, spool
+        self._folders = [Path(folder).expanduser().resolve() for folder in folders]
+
+    def load(self, request: LoadRequest, *, anywhere: bool) -> Job:
+        """See `jobs.base.Loads`."""
+        if not request.paths:
+            raise InvalidRequest("paths names no file", parameter="paths")
+        if any(not path or "\0" in path for path in request.paths):
+            raise InvalidRequest("a path is empty, or has a NUL in it", parameter="paths")
+        paths = request.paths if anywhere else tuple(self._allowed(path) for path in request.paths)
+        options = _named(request.options)
+        return self.jobs.submit("load", self._work(paths, options), batch=_batch(options), what=_shown(request.paths))
+
+    def upload(self) -> SpooledUpload:
+        """See `jobs.base.Loads`."""
+        return self._spool.upload()
+
+    def load_upload(self, upload: SpooledUpload, options: LoadOptions) -> Job:
+        """See `jobs.base.Loads`."""
+        if not upload.names:
+            raise InvalidRequest("no file was sent", parameter="file")
+        options = _named(options)
+        work = self._work([str(upload.folder)], options, upload)
+        return self.jobs.submit("load", work, batch=_batch(options), what=_shown(upload.names), after=upload.discard)
+
+    def _work(self, paths: Sequence[str], options: LoadOptions, upload: SpooledUpload | None = None) -> Work:
+        def work(control: Control) -> Ended:
+            report = self._load(paths, options, progress=control.progress, stop=control.stop)
+            hidden = _shorten(report)
+            if upload is not None:
+                _hide(report, upload.folder)
+            built = msgspec.to_builtins(report)
+            return Ended(whole=not report.interrupted, batch=report.batch, report=built, hidden=hidden)
+
+        return work
+
+    def _allowed(self, path: str) -> str:
+        """The path with its links followed, once it and all below it lie in the allowed folders."""
+        for found in _matches(path):
+            for each in _all_of(found):
+                resolved = Path(os.path.realpath(each))
+                if not any(resolved == folder or folder in resolved.parents for folder in self._folders):
+                    raise _forbidden(each, path, self._folders)
+        return path if glob.has_magic(path) else os.path.realpath(path)
+
+
+def _matches(path: str) -> list[str]:
+    found = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) else [path]
+    return found or [path]
+
+
+def _all_of(path: str) -> Iterator[str]:
+    """The path, and when it is a folder all that is in it."""
+    yield path
+    for folder, folders, files in os.walk(path):
+        yield from (os.path.join(folder, name) for name in [*folders, *files])
+
+
+def _forbidden(found: str, path: str, folders: Sequence[Path]) -> Forbidden:
+    if not folders:
+        return Forbidden(
+            "this server loads no files of its own machine for others: name the folders in its setting load_folders, "
+            "send the files, or load them there",
+            parameter="paths",
+        )
+    named = ", ".join(str(folder) for folder in folders)
+    where = "leads" if found == path else f"has {Path(found).name!r}, which leads"
+    return Forbidden(f"{path} {where} out of the folders that may be loaded from: {named}", parameter="paths")
+
+
+def _named(options: LoadOptions) -> LoadOptions:
+    """With a batch, so that the job can be told by it before it begins."""
+    if options.batch is not None:
+        return options
+    name = f"load-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    return msgspec.structs.replace(options, batch=name)
+
+
+def _batch(options: LoadOptions) -> str:
+    assert options.batch is not None
+    return options.batch
+
+
+def _shown(names: Sequence[str]) -> tuple[str, ...]:
+    more = len(names) - _NAMES_SHOWN
+    return (*names[:_NAMES_SHOWN], *([f"and {more:,} more"] if more > 0 else []))
+
+
+def _shorten(report: LoadReport) -> int:
+    """Leave out files that there are too many of, those first of which there is nothing to say; how many."""
+    hidden = len(report.files) - FILES_REPORTED
+    if hidden <= 0:
+        return 0
+    telling = sorted(report.files, key=lambda file: (file.problem is None, not file.rejections, not file.notes))
+    kept = {id(file) for file in telling[:FILES_REPORTED]}
+    report.files = [file for file in report.files if id(file) in kept]
+    return hidden
+
+
+def _hide(report: LoadReport, folder: Path) -> None:
+    """Name files by what their sender called them, not by where they lay."""
+    prefix = f"{folder}{os.sep}"
+    for each in report.files:
+        each.file = msgspec.structs.replace(each.file, path=each.file.path.removeprefix(prefix))

@@ -1,0 +1,181 @@
+"""Loads as jobs, with the real loader: which files they may read, and what is left of an upload."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tapehouse import bulk
+from tapehouse.bulk.base import Counts, FileReport, LoadOptions, LoadReport, Problem, RecognisedFile
+from tapehouse.errors import Forbidden, InvalidRequest
+from tapehouse.jobs import loads
+from tapehouse.jobs.base import Job, LoadRequest, State
+from tapehouse.jobs.loads import LoadJobs
+from tapehouse.jobs.runner import Runner
+from tapehouse.jobs.spool import Spool
+from tapehouse.model import Kind
+from tapehouse.store.memory import MemoryStore
+
+PATIENCE_S = 20.0
+ROWS = "symbol,date,open,high,low,close,volume\nA,2024-01-02,1,2,0.5,1.5,10\nA,2024-01-03,1,2,0.5,1.5,10\n"
+DAILY = LoadOptions(interval="1d")
+
+
+class Here:
+    """A store, and jobs that load into it."""
+
+    def __init__(self, folder: Path, *folders: Path) -> None:
+        self.store = MemoryStore()
+        self.runner = Runner(self.store)
+        self.spool = folder / "spool"
+        spool = Spool(self.spool, upload_bytes=1_000_000, total_bytes=1_000_000)
+        self.loads = LoadJobs(self.runner, self._load, spool, [str(each) for each in folders])
+        self._quarantine = folder / "quarantine"
+
+    def _load(self, paths: Sequence[str], options: LoadOptions, **how: Any) -> LoadReport:
+        return bulk.load(paths, self.store, options, quarantine_dir=self._quarantine, **how)
+
+    def over(self, job: Job) -> Job:
+        changed = threading.Event()
+        self.runner.listen(job.id, changed.set)
+        while not (now := self.runner.job(job.id)).state.is_over:
+            assert changed.wait(PATIENCE_S)
+            changed.clear()
+        return now
+
+    def rows(self) -> int:
+        return sum(series.rows for series in self.store.coverage(Kind.BARS))
+
+
+@pytest.fixture
+def allowed(tmp_path: Path) -> Path:
+    """A folder that may be loaded from, with a file; beside it one that may not."""
+    for name in ("allowed", "secret"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "days.csv").write_text(ROWS)
+    return tmp_path / "allowed"
+
+
+@pytest.fixture
+def here(tmp_path: Path, allowed: Path) -> Iterator[Here]:
+    found = Here(tmp_path, allowed)
+    yield found
+    found.runner.stop()
+    found.runner.close()
+
+
+def request(*paths: Path | str) -> LoadRequest:
+    return LoadRequest(paths=tuple(map(str, paths)), options=DAILY)
+
+
+def test_a_file_is_loaded_and_the_report_kept(here: Here, allowed: Path) -> None:
+    job = here.over(here.loads.load(request(allowed / "days.csv"), anywhere=False))
+    assert job.state is State.DONE, job.error
+    assert job.report is not None
+    assert job.report["totals"]["inserted"] == 2
+    assert job.report["batch"] == job.batch
+    assert here.rows() == 2
+    assert job.progress is not None
+    assert job.progress.rows == 2
+
+
+def test_folders_and_patterns_within_are_allowed(here: Here, allowed: Path) -> None:
+    for path in (allowed, allowed / "*.csv", allowed / ".." / "allowed" / "days.csv"):
+        assert here.over(here.loads.load(request(path), anywhere=False)).state is State.DONE
+
+
+@pytest.mark.parametrize(
+    "path", ["../secret/days.csv", "../secret", "../secret/*.csv", "../*", "/etc/passwd", "link.csv", "folder", "dir/*"]
+)
+def test_no_way_leads_out(here: Here, allowed: Path, path: str) -> None:
+    (allowed / "link.csv").symlink_to(allowed.parent / "secret" / "days.csv")
+    (allowed / "dir").symlink_to(allowed.parent / "secret", target_is_directory=True)
+    (allowed / "folder").mkdir()
+    os.symlink("../../secret/days.csv", allowed / "folder" / "inner.csv")
+    with pytest.raises(Forbidden, match=r"out of the folders that may be loaded from: .*allowed"):
+        here.loads.load(request(allowed / path), anywhere=False)
+    assert here.rows() == 0
+
+
+def test_without_allowed_folders_nothing_is(tmp_path: Path, allowed: Path) -> None:
+    found = Here(tmp_path)
+    with pytest.raises(Forbidden, match="load_folders"):
+        found.loads.load(request(allowed / "days.csv"), anywhere=False)
+    assert found.over(found.loads.load(request(allowed / "days.csv"), anywhere=True)).state is State.DONE
+    found.runner.close()
+
+
+@pytest.mark.parametrize("paths", [[], [""], ["a\0b"]])
+def test_paths_that_are_none(here: Here, paths: list[str]) -> None:
+    with pytest.raises(InvalidRequest, match="path"):
+        here.loads.load(request(*paths), anywhere=True)
+
+
+def test_a_file_that_is_not_there_fails_the_job(here: Here, allowed: Path) -> None:
+    job = here.over(here.loads.load(request(allowed / "nothing.csv"), anywhere=False))
+    assert job.state is State.FAILED
+    assert job.error is not None
+    assert job.error.code == "not_found"
+
+
+def test_an_upload_is_loaded_and_removed(here: Here) -> None:
+    upload = here.loads.upload()
+    upload.begin("year/days.csv")
+    upload.write(ROWS.encode())
+    upload.end()
+    job = here.over(here.loads.load_upload(upload, DAILY))
+    assert job.state is State.DONE, job.error
+    assert job.what == ("year/days.csv",)
+    assert job.report is not None
+    assert [file["file"]["path"] for file in job.report["files"]] == ["year/days.csv"]
+    assert here.rows() == 2
+    assert list(here.spool.iterdir()) == []
+
+
+def test_an_upload_of_nothing(here: Here) -> None:
+    upload = here.loads.upload()
+    with pytest.raises(InvalidRequest, match="no file was sent"):
+        here.loads.load_upload(upload, DAILY)
+
+
+def test_a_load_is_stopped_between_writes(here: Here, allowed: Path) -> None:
+    (allowed / "more.csv").write_text(ROWS.replace("A,", "B,"))
+    began, go_on = threading.Event(), threading.Event()
+    write = here.store.write
+
+    def slow(*given: Any, **options: Any) -> Any:
+        began.set()
+        assert go_on.wait(PATIENCE_S)
+        return write(*given, **options)
+
+    here.store.write = slow  # type: ignore[method-assign]
+    job = here.loads.load(request(allowed), anywhere=False)
+    assert began.wait(PATIENCE_S)
+    here.runner.cancel(job.id)
+    go_on.set()
+    ended = here.over(job)
+    assert ended.state is State.CANCELLED
+    assert ended.report is not None
+    assert ended.report["interrupted"]
+    assert here.rows() == ended.report["totals"]["inserted"] == 2
+    assert ended.resume == f"load the same files again with --resume {job.batch}"
+
+
+def test_of_very_many_files_those_are_reported_of_which_there_is_something_to_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loads, "FILES_REPORTED", 2)
+
+    def file(name: str, **more: Any) -> FileReport:
+        return FileReport(file=RecognisedFile(path=name, name=name, source=name, size=1), counts=Counts(), **more)
+
+    files = [file("a"), file("b"), file("c", notes=["odd"]), file("d", problem=Problem("unreadable_file", "cut off"))]
+    report = LoadReport(batch="b", files=files, totals=Counts())
+    assert loads._shorten(report) == 2
+    assert [each.file.name for each in report.files] == ["c", "d"]
+    assert loads._shorten(report) == 0

@@ -1,0 +1,271 @@
+"""Jobs: their states, their order, their limits, and what is left of them by a process that ended."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tapehouse.bulk.base import Problem, Progress
+from tapehouse.errors import NotFound, Overloaded, StoreFull, Unavailable
+from tapehouse.jobs.base import Control, Ended, Job, State
+from tapehouse.jobs.runner import KEPT_JOBS, Runner
+from tapehouse.store.memory import MemoryStore
+
+PATIENCE_S = 20.0
+
+
+def progress(rows: int) -> Progress:
+    return Progress(
+        file="a.csv",
+        file_number=1,
+        files=1,
+        bytes_done=rows,
+        bytes_total=100,
+        rows=rows,
+        quarantined=0,
+        rows_per_s=1.0,
+        eta_s=None,
+    )
+
+
+class Held:
+    """Work that runs until it is let go, or asked to stop."""
+
+    def __init__(self) -> None:
+        self.running, self.let_go = threading.Event(), threading.Event()
+        self.control: Any = None
+
+    def __call__(self, control: Control) -> Ended:
+        self.control = control
+        self.running.set()
+        while not self.let_go.wait(0.005):
+            if control.stop.is_set():
+                return Ended(whole=False, report={"rows": 1})
+        return Ended(report={"rows": 2})
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def make(store: MemoryStore) -> Iterator[Callable[..., Runner]]:
+    made: list[Runner] = []
+
+    def runner(**limits: int) -> Runner:
+        made.append(Runner(store, **limits))
+        return made[-1]
+
+    yield runner
+    for each in made:
+        each.stop()
+        each.close()
+
+
+@pytest.fixture
+def runner(make: Callable[..., Runner]) -> Runner:
+    return make()
+
+
+def over(runner: Runner, id: str) -> Job:
+    """The job once it is over, waited for as listeners do."""
+    changed = threading.Event()
+    unlisten = runner.listen(id, changed.set)
+    while not (job := runner.job(id)).state.is_over:
+        assert changed.wait(PATIENCE_S), job
+        changed.clear()
+    unlisten()
+    return job
+
+
+def test_work_is_done_and_reported(runner: Runner) -> None:
+    cleaned = threading.Event()
+    made = runner.submit("load", lambda control: Ended(report={"rows": 3}), batch="b", what=["a"], after=cleaned.set)
+    assert made.state is State.QUEUED
+    job = over(runner, made.id)
+    assert (job.state, job.report, job.batch, job.what) == (State.DONE, {"rows": 3}, "b", ("a",))
+    assert job.started is not None
+    assert job.ended is not None
+    assert made.created <= job.started <= job.ended
+    assert cleaned.is_set()
+    assert job.resume is None
+
+
+def test_one_runs_at_a_time_and_the_others_wait_in_order(runner: Runner) -> None:
+    first, second, third = Held(), Held(), Held()
+    jobs = [runner.submit("load", work, batch=name) for work, name in ((first, "1"), (second, "2"), (third, "3"))]
+    assert first.running.wait(PATIENCE_S)
+    assert [runner.job(job.id).state for job in jobs] == [State.RUNNING, State.QUEUED, State.QUEUED]
+    assert not second.running.is_set()
+    first.let_go.set()
+    assert second.running.wait(PATIENCE_S)
+    assert not third.running.is_set()
+    second.let_go.set()
+    third.let_go.set()
+    assert [over(runner, job.id).state for job in jobs] == [State.DONE] * 3
+    assert [job.batch for job in runner.jobs()] == ["3", "2", "1"]
+
+
+def test_several_run_at_once_when_they_may(make: Callable[..., Runner]) -> None:
+    runner = make(running=2)
+    first, second = Held(), Held()
+    for work in (first, second):
+        runner.submit("load", work, batch="b")
+    assert first.running.wait(PATIENCE_S)
+    assert second.running.wait(PATIENCE_S)
+
+
+def test_too_many_that_wait_are_refused(make: Callable[..., Runner]) -> None:
+    runner = make(waiting=1)
+    held = Held()
+    runner.submit("load", held, batch="runs")
+    assert held.running.wait(PATIENCE_S)
+    runner.submit("load", Held(), batch="waits")
+    with pytest.raises(Overloaded, match="1 jobs wait already"):
+        runner.submit("load", Held(), batch="refused")
+    assert [job.batch for job in runner.jobs()] == ["waits", "runs"]
+
+
+def test_what_runs_is_cancelled_after_its_step(runner: Runner) -> None:
+    held = Held()
+    job = runner.submit("load", held, batch="b")
+    assert held.running.wait(PATIENCE_S)
+    assert runner.cancel(job.id).state in (State.RUNNING, State.CANCELLED)
+    ended = over(runner, job.id)
+    assert ended.state is State.CANCELLED
+    assert ended.report == {"rows": 1}
+    assert ended.resume == "load the same files again with --resume b"
+    assert runner.cancel(job.id) == ended
+
+
+def test_what_waits_is_cancelled_at_once_and_never_begun(runner: Runner) -> None:
+    held, waiting, cleaned = Held(), Held(), threading.Event()
+    runner.submit("load", held, batch="runs")
+    assert held.running.wait(PATIENCE_S)
+    job = runner.submit("load", waiting, batch="waits", after=cleaned.set)
+    assert runner.cancel(job.id).state is State.CANCELLED
+    assert cleaned.is_set()
+    held.let_go.set()
+    over(runner, runner.submit("load", lambda control: Ended(), batch="later").id)
+    assert not waiting.running.is_set()
+
+
+def test_an_error_of_ours_is_told_and_one_of_nobody_is_not(runner: Runner, caplog: pytest.LogCaptureFixture) -> None:
+    def full(control: Control) -> Ended:
+        raise StoreFull("no space left", report={"rows": 7})
+
+    def broken(control: Control) -> Ended:
+        raise KeyError("secret")
+
+    failed = over(runner, runner.submit("load", full, batch="b").id)
+    assert failed.state is State.FAILED
+    assert failed.error == Problem("store_full", "no space left")
+    assert failed.report == {"rows": 7}
+    assert failed.resume == "load the same files again with --resume b"
+    crashed = over(runner, runner.submit("load", broken, batch="b").id)
+    assert crashed.error is not None
+    assert crashed.error.code == "internal"
+    assert "secret" not in crashed.error.message
+    assert "secret" in caplog.text
+
+
+def test_listeners_miss_states_in_between_but_never_the_last(runner: Runner) -> None:
+    held = Held()
+    job = runner.submit("load", held, batch="b")
+    assert held.running.wait(PATIENCE_S)
+    woken: list[int] = []
+    unlisten = runner.listen(job.id, lambda: woken.append(runner.job(job.id).version))
+    for rows in range(5):
+        held.control.progress(progress(rows))
+    newest = runner.job(job.id)
+    assert newest.progress is not None
+    assert newest.progress.rows == 4
+    assert woken == sorted(set(woken))
+    assert woken[-1] == newest.version
+    unlisten()
+    held.control.progress(progress(9))
+    assert woken[-1] == newest.version
+    unlisten()
+    held.let_go.set()
+    assert over(runner, job.id).state is State.DONE
+
+
+def test_no_such_job(runner: Runner) -> None:
+    for ask in (runner.job, runner.cancel, lambda id: runner.listen(id, print)):
+        with pytest.raises(NotFound, match="no job 'x'"):
+            ask("x")
+
+
+def test_stopping_interrupts_and_says_how_to_go_on(make: Callable[..., Runner]) -> None:
+    runner = make()
+    held = Held()
+    runs, waits = (runner.submit("load", work, batch=name) for work, name in ((held, "runs"), (Held(), "waits")))
+    assert held.running.wait(PATIENCE_S)
+    runner.stop()
+    assert runner.job(waits.id).state is State.INTERRUPTED
+    assert over(runner, runs.id).state is State.INTERRUPTED
+    runner.close()
+    assert runner.job(runs.id).resume == "load the same files again with --resume runs"
+    with pytest.raises(Unavailable, match="stops"):
+        runner.submit("load", held, batch="late")
+
+
+def test_jobs_survive_their_process(make: Callable[..., Runner]) -> None:
+    former = make()
+    done = over(former, former.submit("load", lambda control: Ended(report={"rows": 3}), batch="done").id)
+    held = Held()
+    runs = former.submit("load", held, batch="ran")
+    assert held.running.wait(PATIENCE_S)
+    waits = former.submit("load", held, batch="waited")
+
+    later = make()  # as if the process had died: nobody told the former one to stop
+    assert later.job(done.id) == done
+    for id in (runs.id, waits.id):
+        job = later.job(id)
+        assert job.state is State.INTERRUPTED
+        assert job.error is not None
+        assert "process that ran it ended" in job.error.message
+        assert job.resume is not None
+        assert f"--resume {job.batch}" in job.resume
+    assert make().job(runs.id) == later.job(runs.id)
+
+
+def test_old_ones_are_forgotten(make: Callable[..., Runner], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tapehouse.jobs.runner.KEPT_JOBS", 3)
+    runner = make()
+    for number in range(6):
+        over(runner, runner.submit("load", lambda control: Ended(), batch=str(number)).id)
+    assert [job.batch for job in runner.jobs()] == ["5", "4", "3"]
+    assert [job.batch for job in make().jobs()] == ["5", "4", "3"]
+    assert KEPT_JOBS > 3
+
+
+class Full(MemoryStore):
+    """A store that has no space left for documents, from a time on."""
+
+    full = False
+
+    def put_documents(self, *given: Any) -> None:
+        if self.full:
+            raise StoreFull("no space left")
+        super().put_documents(*given)
+
+
+def test_a_job_that_cannot_be_kept_is_not_taken(caplog: pytest.LogCaptureFixture) -> None:
+    store = Full()
+    runner = Runner(store)
+    held = Held()
+    job = runner.submit("load", held, batch="b")
+    assert held.running.wait(PATIENCE_S)
+    store.full = True
+    with pytest.raises(StoreFull):
+        runner.submit("load", Held(), batch="refused")
+    assert [each.batch for each in runner.jobs()] == ["b"]
+    held.let_go.set()
+    assert over(runner, job.id).state is State.DONE
+    assert "could not be kept" in caplog.text
+    runner.close()
