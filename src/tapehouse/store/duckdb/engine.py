@@ -19,13 +19,13 @@ from pathlib import Path
 import duckdb
 
 from tapehouse.errors import StoreDamaged, StoreError
-from tapehouse.store.archive.files import ArchiveFile, FileReader
+from tapehouse.store.archive.files import ArchiveFile, FileReader, newest_commit
 from tapehouse.store.archive.pins import Pins
 from tapehouse.store.duckdb import catalog, hot, series
 from tapehouse.store.duckdb.catalog import Snapshot
 from tapehouse.store.failpoints import failpoint
 from tapehouse.store.faults import faults, translate
-from tapehouse.store.folder import DATABASE, prepare_folder, sync
+from tapehouse.store.folder import ARCHIVE_FOLDERS, DATABASE, prepare_folder, sync
 from tapehouse.store.owner import Ownership
 
 log = logging.getLogger("tapehouse.store")
@@ -81,6 +81,8 @@ class Engine:
             raise
 
     def _open(self) -> None:
+        if not (self.folder / DATABASE).exists():
+            self._refuse_archive_alone()
         with faults(f"open the database {self.folder / DATABASE}"):
             self._connect()
             catalog.create_tables(self.connection)
@@ -90,10 +92,11 @@ class Engine:
             self.snapshot: Snapshot = catalog.load_snapshot(self.connection)
         self.reader = FileReader(self.folder, lambda name: self.sources.ids[name])
         self.next_file_id = 1 + max((file.id for file in self.files()), default=0)
+        self._check_files()
+        self._check_orphans()
         self._finish_purges()
         self.sweep()
         self._drop_copy()
-        self._check_files()
         self.load_indexes()
 
     def _connect(self) -> None:
@@ -115,12 +118,40 @@ class Engine:
         that was swapped out, and a compaction may be writing one."""
         if self._unsettled:
             return  # the swap that failed may be in the database all the same: the next start knows
+        for path in self._orphans():
+            if int(path.stem) >= first_id:
+                log.info("swept the unregistered file %s", path)
+                path.unlink()
+
+    def _orphans(self) -> list[Path]:
         registered = {file.path for file in self.files()}
-        for root in ("archive", "history"):
-            for path in (self.folder / root).rglob("*.parquet"):
-                if path.relative_to(self.folder).as_posix() not in registered and int(path.stem) >= first_id:
-                    log.info("swept the unregistered file %s", path)
-                    path.unlink()
+        found = (path for root in ARCHIVE_FOLDERS for path in (self.folder / root).rglob("*.parquet"))
+        return [path for path in found if path.relative_to(self.folder).as_posix() not in registered]
+
+    def _refuse_archive_alone(self) -> None:
+        """Without its database every file of an archive would be an orphan, and be swept."""
+        if orphans := self._count_archive():
+            raise StoreDamaged(
+                f"{self.folder} has {orphans} archive files but no {DATABASE}, which says what they are: "
+                "bring it back from a backup. Nothing was changed; other tools can read the files",
+                folder=str(self.folder),
+            )
+
+    def _count_archive(self) -> int:
+        return sum(1 for root in ARCHIVE_FOLDERS for _ in (self.folder / root).rglob("*.parquet"))
+
+    def _check_orphans(self) -> None:
+        """What a killed compaction leaves is of commits that the database knows. Newer ones show that the database is
+        older than its archive, say brought back from a backup by itself, and must not be swept."""
+        for path in self._orphans():
+            newest = newest_commit(path)
+            if newest is not None and newest > self.snapshot.head:
+                raise StoreDamaged(
+                    f"{path} holds rows of commit {newest}, but the newest that {DATABASE} knows is "
+                    f"{self.snapshot.head}: it is older than its archive. Bring both back from the same backup; "
+                    "nothing was changed",
+                    file=str(path),
+                )
 
     def _check_files(self) -> None:
         for file in self.files():

@@ -182,18 +182,21 @@ def read_hot(
     start: int,
     end: int,
     columns: Sequence[str],
+    commits: tuple[int, int] | None = None,
 ) -> pa.Table:
     """All versions above the archive's floors, up to the snapshot's commit, ordered by symbol, time and version.
 
-    Columns: symbol (id), timestamp (int64), commit, lost, source (id), and those asked for.
+    Columns: symbol (id), timestamp (int64), commit, lost, source (id), and those asked for. `commits`: the first and
+    the last one whose rows are wanted.
     """
     names = [name for name in dict.fromkeys((*_ALWAYS, *columns)) if name not in ("lost", PLACE)]
     selected = ", ".join([f"verdict = {Verdict.REJECTED:d} AS lost", *[f'"{name}"' for name in names]])
     chosen = ", ".join(str(int(symbol)) for symbol in symbols)
+    first, last = commits or (0, snapshot.head)
     table = cursor.sql(
         f"SELECT {selected} FROM {dataset.table} WHERE symbol IN ({chosen}) AND timestamp >= ? "
-        f"AND timestamp < ? AND commit <= ? ORDER BY symbol, timestamp, commit, rowid",
-        params=[start, end, snapshot.head],
+        f"AND timestamp < ? AND commit >= ? AND commit <= ? ORDER BY symbol, timestamp, commit, rowid",
+        params=[start, end, first, last],
     ).to_arrow_table()
     if PLACE in columns:
         table = table.append_column(PLACE, pa.array(_places(table)))

@@ -27,6 +27,7 @@ from tapehouse.store.aggregate import aggregate_by_reading
 from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.base import Aggregation, Capability, CompactionReport, Edges, Outcome, Reading, Selection, Series
 from tapehouse.store.duckdb import catalog
+from tapehouse.store.duckdb.batches import Batches
 from tapehouse.store.duckdb.catalog import DATASETS
 from tapehouse.store.duckdb.compactor import Compactor
 from tapehouse.store.duckdb.engine import Engine
@@ -53,6 +54,7 @@ class DuckDBStore:
         self._engine = Engine(self.folder, memory_limit_mb=memory_limit_mb, threads=threads, command=command)
         self._reads = Reads(self._engine)
         self._writes = Writes(self._engine, self._reads)
+        self._batches = Batches(self._engine)
         self._compactor = Compactor(self._engine, self._reads)
         self._announcements = Announcements()
         self._recount_deleted()
@@ -75,7 +77,7 @@ class DuckDBStore:
     @property
     def capabilities(self) -> frozenset[Capability]:
         """See `Store.capabilities`."""
-        return frozenset(Capability) - {Capability.AUDITS, Capability.UNDOES}
+        return frozenset(Capability) - {Capability.UNDOES}
 
     @property
     def owner(self) -> Owner:
@@ -287,6 +289,10 @@ class DuckDBStore:
                 engine.documents_before = collection, {key: held.get(key) for key in documents}
                 catalog.put_documents(connection, collection, documents)
             engine.documents_before = None
+
+    def written(self, batch: str, kind: Kind, interval: Interval | None = None) -> Reading:
+        """See `Audits.written`."""
+        return self._batches.written(batch, kind, interval)
 
     def forget_footers(self) -> None:
         """Drop the cached footers of archive files, as a benchmark of cold reads needs."""

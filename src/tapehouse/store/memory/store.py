@@ -18,6 +18,8 @@ from tapehouse.errors import Conflict
 from tapehouse.model import (
     MAX_TIME_NS,
     MIN_TIME_NS,
+    PROVENANCE,
+    SCHEMAS,
     Change,
     Commit,
     Instrument,
@@ -52,7 +54,7 @@ _log = logging.getLogger(__name__)
 class MemoryStore:
     """A store that lives as long as its process."""
 
-    capabilities = frozenset(Capability) - {Capability.COMPACTS, Capability.AUDITS, Capability.UNDOES}
+    capabilities = frozenset(Capability) - {Capability.COMPACTS, Capability.UNDOES}
 
     def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
         self._clock = clock
@@ -255,6 +257,21 @@ class MemoryStore:
         with self._lock:
             held = {**self._documents.get(collection, {}), **documents}
             self._documents[collection] = {key: content for key, content in held.items() if content is not None}
+
+    def written(self, batch: str, kind: Kind, interval: Interval | None = None) -> Reading:
+        """See `Audits.written`."""
+        check_interval(kind, interval)
+        schema = read_schema(kind, (*SCHEMAS[kind].names, *PROVENANCE))
+        with self._lock:
+            commits = {commit.number for commit in self._commits if commit.batch == batch}
+            rows = [
+                {"symbol": symbol, "commit": version.commit, **version.row}
+                for symbol in self._symbols_of(kind, interval, None)
+                for versions in self._series[SeriesKey(kind, interval, symbol)].versions.values()
+                for version in versions
+                if version.commit in commits
+            ]
+            return Reading(schema, self.head(), _batches(rows, schema))
 
     def close(self) -> None:
         """See `Closes.close`; nothing is held."""
