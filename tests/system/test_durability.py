@@ -298,6 +298,16 @@ def test_a_full_disk_stops_a_write_and_loses_nothing(small_disk: Path) -> None:
 
 
 @pytest.mark.mount
+def test_a_write_larger_than_the_disk_says_that_it_is_full(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=3m", str(small_disk)], check=True)
+    store = DuckDBStore(small_disk / "data")
+    with pytest.raises(StoreFull, match="no space left to write bars; nothing was half-written"):
+        store.write(Kind.BARS, minutes(0, 400_000), interval=Interval.M1, source="s")
+    assert store.stats()["rows"] == 0
+    store.close()
+
+
+@pytest.mark.mount
 def test_a_disk_that_fills_during_a_compaction_loses_nothing(small_disk: Path) -> None:
     reference, store = MemoryStore(), DuckDBStore(small_disk / "data")
     for target in (reference, store):

@@ -24,6 +24,7 @@ from tapehouse.client.wire import Operation
 from tapehouse.errors import InvalidRequest, NotFound, NotSupported, StoreLocked, TapehouseError
 from tapehouse.query.base import History
 from tapehouse.store.base import Capability, Closes, KeepsInstruments, Store
+from tapehouse.store.folder import FORMAT_FILE
 from tapehouse.store.owner import Owner, find_owner
 
 T = TypeVar("T")
@@ -75,6 +76,10 @@ def _reach_folder(folder: Path, *, timeout_s: float, create: bool) -> Server | L
     if not folder.exists() and not create:
         missing = NotFound(f"there is no folder {folder}", folder=str(folder))
         missing.add_note("create=True makes one; the address of a server starts with http://")
+        raise missing
+    if not create and folder.is_dir() and not (folder / FORMAT_FILE).exists() and any(folder.iterdir()):
+        missing = NotFound(f"the folder {folder} holds something, but no data of Tapehouse", folder=str(folder))
+        missing.add_note("create=True, or `tapehouse load`, makes a store of it")
         raise missing
     url = f"{EMBEDDED}{folder.resolve()}"
     with _lock:

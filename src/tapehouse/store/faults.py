@@ -13,6 +13,7 @@ from tapehouse.errors import StoreDamaged, StoreError, StoreFull, StoreReadOnly
 _FULL = ("No space left on device", "Disk quota exceeded", "not enough disk space", "File too large")
 _READ_ONLY = ("Read-only file system", "Permission denied", "read-only mode")
 _MEMORY = "Out of Memory"
+_ABORTED = "Current transaction is aborted"
 _CORRUPT = (
     "not a valid DuckDB database",
     "Corrupt database",
@@ -24,6 +25,7 @@ _CORRUPT = (
 
 def translate(error: BaseException, what: str) -> StoreError | None:
     """The error of ours that it stands for, None when it is not about the store's files."""
+    error = _cause(error)
     text = str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreFull(f"no space left to {what}; nothing was half-written", reason=text)
@@ -47,6 +49,13 @@ def _translate_duckdb(text: str, what: str) -> StoreError:
     if _MEMORY in text:
         return StoreError(f"the memory limit of the store is too small to {what}: {first_line}", reason=text)
     return StoreError(f"could not {what}: {first_line}", reason=text)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What went wrong first: cleaning up in a transaction that has failed raises an error that says only that."""
+    while _ABORTED in str(error) and isinstance(error.__context__, duckdb.Error | OSError):
+        error = error.__context__
+    return error
 
 
 @contextmanager

@@ -30,6 +30,7 @@ FORMAT = 1
 
 DATABASE = "tapehouse.duckdb"
 FORMAT_FILE = "format.json"
+ARCHIVE_FOLDERS = ("archive", "history")
 
 Upgrade = tuple[tuple[str, ...], Callable[[Path], None]]
 """The names that a step changes, which are copied first, and the step itself."""

@@ -97,6 +97,8 @@ def find_owner(folder: Path) -> Owner | None:
         fd = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    except NotADirectoryError as exc:
+        raise InvalidSetting(f"{folder} is not a folder", folder=str(folder)) from exc
     except PermissionError as exc:
         raise StoreReadOnly(f"cannot look at {folder / LOCK_FILE}: {exc.strerror}", folder=str(folder)) from exc
     try:

@@ -30,6 +30,19 @@ def test_what_is_written_is_there_when_the_folder_is_opened_again(tmp_path: Path
         assert client.bars("AAPL").equals(bars())
 
 
+def test_another_folder_is_not_made_a_store_by_reading_it(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(NotFound, match="holds something, but no data of Tapehouse"):
+        Client(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_file_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "bars.csv").write_text("symbol")
+    with pytest.raises(InvalidSetting, match="is not a folder"):
+        Client(tmp_path / "bars.csv")
+
+
 def test_a_folder_that_is_not_there_is_not_made_by_a_misspelt_name(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="there is no folder"):
         Client(tmp_path / "dta")

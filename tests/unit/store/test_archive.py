@@ -184,6 +184,24 @@ def test_a_file_damaged_inside_is_named_when_it_is_read(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_changed_bit_is_an_error_and_no_other_price(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path)
+    store.write(Kind.BARS, bars("A", PRICES["AAPL"]), interval=Interval.D1)
+    store.compact(everything=True)
+    right = store.read(Selection(interval=Interval.D1)).table()
+    (path,) = (tmp_path / "archive").rglob("*.parquet")
+    data, noticed = path.read_bytes(), 0
+    pages = pq.read_metadata(path).serialized_size
+    for place in range(4, len(data) - pages - 8, 97):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        try:
+            assert store.read(Selection(interval=Interval.D1)).table() == right
+        except StoreDamaged:
+            noticed += 1
+    store.close()
+    assert noticed
+
+
 def test_floats_that_repeat_are_stored_as_a_dictionary(tmp_path: Path) -> None:
     """Adjusted prices have all their digits, but few values: cents times a factor."""
     adjusted = PRICES["AAPL"].round(0) * (1 / 3)

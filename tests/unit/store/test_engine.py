@@ -391,3 +391,51 @@ def test_a_store_closes_when_a_disposal_fails(store: DuckDBStore, caplog: pytest
     assert "no space left to clear archived rows" in caplog.text
     assert rows(store) == 10
     store.close()
+
+
+def archive_of(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.parquet"))
+
+
+def test_an_archive_without_its_database_is_left_as_it_is(store: DuckDBStore) -> None:
+    store.write(Kind.BARS, bars(["A"], 10), interval=MINUTES)
+    store.compact(everything=True)
+    store.close()
+    (store.folder / "tapehouse.duckdb").unlink()
+    files = archive_of(store.folder)
+    assert files
+    with pytest.raises(StoreDamaged, match="1 archive files but no tapehouse.duckdb"):
+        DuckDBStore(store.folder)
+    assert archive_of(store.folder) == files
+    assert not (store.folder / "tapehouse.duckdb").exists()
+
+
+def test_an_archive_newer_than_its_database_is_left_as_it_is(store: DuckDBStore) -> None:
+    store.write(Kind.BARS, bars(["A"], 10), interval=MINUTES)
+    store.close()
+    database = store.folder / "tapehouse.duckdb"
+    old = database.read_bytes()
+    later = DuckDBStore(store.folder)
+    later.write(Kind.BARS, bars(["A"], 10, first=10), interval=MINUTES)
+    later.compact(everything=True)
+    later.close()
+    database.write_bytes(old)
+    files = archive_of(store.folder)
+    assert files
+    with pytest.raises(StoreDamaged, match="holds rows of commit 2, but the newest that tapehouse.duckdb knows is 1"):
+        DuckDBStore(store.folder)
+    assert archive_of(store.folder) == files
+
+
+def test_what_a_killed_compaction_left_half_written_is_swept(store: DuckDBStore) -> None:
+    store.write(Kind.BARS, bars(["A"], 10), interval=MINUTES)
+    store.compact(everything=True)
+    store.close()
+    (file,) = archive_of(store.folder)
+    orphans = [file.with_name("0000000007.parquet"), file.with_name("0000000008.parquet")]
+    orphans[0].write_bytes(file.read_bytes())
+    orphans[1].write_bytes(file.read_bytes()[:200])
+    again = DuckDBStore(store.folder)
+    assert archive_of(store.folder) == [file]
+    assert again.read(Selection(interval=MINUTES)).table().num_rows == 10
+    again.close()

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tapehouse.errors import StoreDamaged
@@ -116,6 +117,7 @@ class FileWriter:
             use_dictionary=[name for name in (*_DICTIONARIES, *repeating) if name in self.schema.names],
             column_encoding=_encodings(self.schema, repeating),
             write_statistics=["symbol", "timestamp"],
+            write_page_checksum=True,
             sorting_columns=[pq.SortingColumn(0), pq.SortingColumn(1)],
         )
 
@@ -198,6 +200,16 @@ def _encodings(schema: pa.Schema, repeating: frozenset[str] | set[str]) -> dict[
     return encodings
 
 
+def newest_commit(path: Path) -> int | None:
+    """The newest commit that rows of the file are of; None when it is no whole file."""
+    try:
+        with pq.ParquetFile(path) as file:
+            groups = (file.read_row_group(i, columns=["commit"])["commit"] for i in range(file.num_row_groups))
+            return max((pc.max(group).as_py() for group in groups), default=None)
+    except pa.ArrowException:
+        return None
+
+
 class FileReader:
     """Reads row groups of registered files. Footers are shared between threads, open files are not: a `ParquetFile`
     used by two threads at once crashes."""
@@ -245,6 +257,7 @@ class FileReader:
             read_dictionary=["source"] if with_source else None,
             # Reading ahead into buffers costs more than it saves for a few row groups of a local file.
             pre_buffer=False,
+            page_checksum_verification=True,
         )
         if footer is None:
             self._keep(file, opened.metadata)
