@@ -404,7 +404,7 @@ def test_an_archive_without_its_database_is_left_as_it_is(store: DuckDBStore) ->
     (store.folder / "tapehouse.duckdb").unlink()
     files = archive_of(store.folder)
     assert files
-    with pytest.raises(StoreDamaged, match="1 archive files but no tapehouse.duckdb"):
+    with pytest.raises(StoreDamaged, match=r"1 archive files but no tapehouse\.duckdb"):
         DuckDBStore(store.folder)
     assert archive_of(store.folder) == files
     assert not (store.folder / "tapehouse.duckdb").exists()
@@ -422,7 +422,7 @@ def test_an_archive_newer_than_its_database_is_left_as_it_is(store: DuckDBStore)
     database.write_bytes(old)
     files = archive_of(store.folder)
     assert files
-    with pytest.raises(StoreDamaged, match="holds rows of commit 2, but the newest that tapehouse.duckdb knows is 1"):
+    with pytest.raises(StoreDamaged, match=r"holds rows of commit 2, but the newest that tapehouse\.duckdb knows is 1"):
         DuckDBStore(store.folder)
     assert archive_of(store.folder) == files
 
