@@ -19,6 +19,7 @@ from starlette.types import Scope as ASGIScope
 from tapehouse.api import problems
 from tapehouse.api.context import Here
 from tapehouse.api.keys import Keys, Scope
+from tapehouse.api.workers import CLIENT
 from tapehouse.errors import Forbidden, InvalidSetting
 from tapehouse.settings import Settings
 
@@ -59,7 +60,7 @@ def needs(scope: Scope) -> Any:
         if here.keys is None or TRUSTED in request.scope:
             return
         if here.keys.asked_for or not (is_loopback(here.settings.host) or here.settings.insecure):
-            here.keys.check(_token(request.headers), scope)
+            request.scope[CLIENT] = f"key {here.keys.check(_token(request.headers), scope).name}"
 
     return Depends(check)
 

@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from tapehouse.api.context import Context
-from tapehouse.api.workers import Lane
+from tapehouse.api.workers import Lane, client_of
 from tapehouse.errors import Overloaded
 
 STEP_BYTES = 512 * 1024
@@ -82,22 +82,23 @@ async def respond(
     except Overloaded:
         here.workers.let_go(sending.close)
         raise
-    return _Streamed(here, lane, sending, media_type)
+    return _Streamed(here, lane, client_of(request), sending, media_type)
 
 
 class _Streamed(StreamingResponse):
     """Sends step by step; the client sets the pace, and its going away ends the work."""
 
-    def __init__(self, here: Context, lane: Lane, sending: Sending, media_type: str) -> None:
+    def __init__(self, here: Context, lane: Lane, client: str, sending: Sending, media_type: str) -> None:
         self._here = here
         self._lane = lane
+        self._client = client
         self._sending = sending
         super().__init__(self._steps(), headers=sending.headers, media_type=media_type)
 
     async def _steps(self) -> AsyncIterator[bytes]:
         yield self._sending.first
         while not self._sending.done:
-            yield await self._lane.run(self._sending.step, admitted=True)
+            yield await self._lane.run(self._sending.step, client=self._client, admitted=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -10,9 +10,12 @@ import asyncio
 import logging
 import threading
 import time
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
@@ -28,18 +31,86 @@ logger = logging.getLogger(__name__)
 _WATCH_AFTER_S = 0.05
 """How long a call is waited for before its client is watched: most are over by then, and the watch is not free."""
 
+CLIENT = "tapehouse.client"
+"""Where the scope of a request has the name of its key."""
+
+_LONGEST_RETRY_S = 60.0
 _READY_FOR_S = 1.0
 _READY_WITHIN_S = 5.0
 
 
+class Turns(Generic[T]):
+    """Who waits: clients take turns, and each is served in the order of its own calls. Pure, and not thread-safe."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[str, deque[T]] = OrderedDict()
+        self._number = 0
+
+    def __len__(self) -> int:
+        return self._number
+
+    def add(self, client: str, call: T) -> None:
+        """Let the client's call wait, behind its own."""
+        self._waiting.setdefault(client, deque()).append(call)
+        self._number += 1
+
+    def take(self) -> T:
+        """The next call; raises `IndexError` when nobody waits."""
+        if not self._waiting:
+            raise IndexError("nobody waits")
+        client, calls = self._waiting.popitem(last=False)
+        self._number -= 1
+        call = calls.popleft()
+        if calls:
+            self._waiting[client] = calls  # behind all others
+        return call
+
+    def take_back(self, client: str, call: T) -> bool:
+        """Let the call wait no longer; False when it does not."""
+        calls = self._waiting.get(client, deque())
+        if call not in calls:
+            return False
+        calls.remove(call)
+        self._number -= 1
+        if not calls:
+            del self._waiting[client]
+        return True
+
+    def crowd_out(self, client: str) -> T | None:
+        """The newest call of the client that has the most waiting, if it has at least two more than this one."""
+        if not self._waiting:
+            return None
+        longest = max(self._waiting, key=lambda one: len(self._waiting[one]))
+        if len(self._waiting[longest]) < len(self._waiting.get(client, ())) + 2:
+            return None
+        self._number -= 1
+        return self._waiting[longest].pop()
+
+
+@dataclass(eq=False)
+class _Call:
+    client: str
+    make: Callable[[], Any]
+    future: Future[Any]
+
+
 class Lane:
-    """A few threads for one kind of call, and a queue before them: who comes first is served first."""
+    """A few threads for one kind of call, and a queue before them in which clients take turns.
+
+    When as many wait as may, a client that has more waiting than others makes room for them.
+    """
 
     def __init__(self, name: str, threads: int, max_waiting: int | None = None) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"tapehouse-{name}")
+        self._threads = threads
         self._most = None if max_waiting is None else threads + max_waiting
         self._name = name
         self._lock = threading.Lock()
+        self._turns: Turns[_Call] = Turns()
+        self._takers = 0
+        """Tasks of the pool that will each take the next call; at least as many as calls wait."""
+        self._call_s = 0.01
+        """How long a call took lately; says when to come again."""
         self.pending = 0
         """Calls that run or wait; one that runs is among them until its thread is free, whoever still waits for it."""
 
@@ -48,15 +119,17 @@ class Lane:
         call: Callable[[], T],
         *,
         request: Request | None = None,
+        client: str | None = None,
         admitted: bool = False,
         discard: Callable[[T], object] | None = None,
     ) -> T:
         """What the call returns. Raises `Overloaded` when too many wait; what was `admitted` before is never refused.
 
-        When the client of `request` goes away, `ClientDisconnect` is raised and the call, unless it runs, is not made.
-        What a call returns that nobody waits for any more goes to `discard`.
+        It is the call of `client`, by default the one of `request`. When that one goes away, `ClientDisconnect` is
+        raised and the call, unless it runs, is not made. What a call returns that nobody waits for any more goes to
+        `discard`.
         """
-        future = self.submit(call, admitted=admitted)
+        future = self.submit(call, client=client or client_of(request), admitted=admitted)
         waiting = asyncio.wrap_future(future)
         try:
             if request is not None:
@@ -68,30 +141,79 @@ class Lane:
                 future.add_done_callback(lambda done: done.exception() or discard(done.result()))
             raise
 
-    def submit(self, call: Callable[[], T], *, admitted: bool = True) -> Future[T]:
+    def submit(self, call: Callable[[], T], *, client: str = "", admitted: bool = True) -> Future[T]:
         """Have the call made when its turn comes."""
+        waits = _Call(client, call, Future())
         with self._lock:
             if not admitted and self._most is not None and self.pending >= self._most:
-                raise Overloaded(f"{self.pending:,} calls ({self._name}) run or wait already", retry_after_s=1.0)
-            try:
-                future = self._pool.submit(call)
-            except RuntimeError as exc:
-                raise Unavailable("the server stops") from exc
+                crowded = self._turns.crowd_out(client)
+                if crowded is None:
+                    raise self._overloaded()
+            else:
+                crowded = None
+            self._turns.add(client, waits)
             self.pending += 1
-        future.add_done_callback(self._ended)
-        return future
+            try:
+                self._call_taker()
+            except RuntimeError as exc:
+                self._turns.take_back(client, waits)
+                self.pending -= 1
+                raise Unavailable("the server stops") from exc
+        waits.future.add_done_callback(partial(self._ended, waits))
+        if crowded is not None and crowded.future.set_running_or_notify_cancel():
+            crowded.future.set_exception(self._overloaded())
+        return waits.future
 
-    def _ended(self, _: Future[Any]) -> None:
+    def _call_taker(self) -> None:
+        if self._takers < len(self._turns):
+            self._pool.submit(self._take)
+            self._takers += 1
+
+    def _take(self) -> None:
+        with self._lock:
+            self._takers -= 1
+            if not len(self._turns):  # whoever this was called for waits no longer
+                return
+            call = self._turns.take()
+        if not call.future.set_running_or_notify_cancel():
+            return
+        started_s = time.monotonic()
+        try:
+            result = call.make()
+        except BaseException as exc:  # noqa: BLE001 - raised again where it is waited for
+            call.future.set_exception(exc)
+        else:
+            call.future.set_result(result)
+        self._call_s += (time.monotonic() - started_s - self._call_s) / 16
+
+    def _ended(self, call: _Call, _: Future[Any]) -> None:
         with self._lock:
             self.pending -= 1
+            self._turns.take_back(call.client, call)
+
+    def _overloaded(self) -> Overloaded:
+        wait_s = min(max(1.0, self.pending * self._call_s / self._threads), _LONGEST_RETRY_S)
+        return Overloaded(f"{self.pending:,} calls ({self._name}) run or wait already", retry_after_s=wait_s)
 
     def stop(self) -> None:
         """Drop what waits, and take nothing more."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            dropped = [self._turns.take() for _ in range(len(self._turns))]
+        for call in dropped:
+            call.future.cancel()
 
     def close(self) -> None:
         """Wait for what was taken."""
         self._pool.shutdown()
+
+
+def client_of(request: Request | None) -> str:
+    """Whose turn it is: that of a key, else of an address; all that come by the Unix socket are one."""
+    if request is None:
+        return ""
+    named: str | None = request.scope.get(CLIENT)
+    return named or (request.client.host if request.client else "")
 
 
 async def _done_or_gone(waiting: asyncio.Future[Any], receive: Receive) -> None:
