@@ -82,6 +82,7 @@ def _run_one(name: str, bench: Bench) -> None:
         about=module.ABOUT,
         scale={"symbols": bench.symbols, "days": bench.days, "rows": bench.scale.rows},
         machine=measure.machine(),
+        source=measure.source(),
         figures=figures,
         seconds=time.perf_counter() - started,
     )

@@ -69,8 +69,19 @@ class Result(msgspec.Struct, kw_only=True):
     about: str
     scale: dict[str, int]
     machine: dict[str, str]
+    source: str = "unknown"
     figures: list[Figure]
     seconds: float = 0.0
+
+
+def source() -> str:
+    """The tree of the measured code in git, with a plus when files differ from it."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "src")
+    return git("rev-parse", "--short=12", "HEAD:src/tapehouse") + ("+" if changed else "")
 
 
 def machine() -> dict[str, str]:

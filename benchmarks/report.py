@@ -33,10 +33,21 @@ def page(results: Sequence[Result]) -> str:
     described = ", ".join(
         [f"{machine['cpu']}, {machine['cores']} cores, {machine['memory']}", *_versions(machine)],
     )
-    sections = [f"## {_title(result)}\n\n{result.about}\n\n{table(result)}" for result in results]
-    return "\n\n".join(
-        [_HEAD, verdict, "![The main figures](images/benchmarks.svg)", f"Measured on {described}.", *sections, _FOOT]
-    )
+    sources = {result.source for result in results}
+    sections = [_section(result, mixed=len(sources) > 1) for result in results]
+    measured = f"Measured on {described}; {_of_what(sources)}."
+    return "\n\n".join([_HEAD, verdict, "![The main figures](images/benchmarks.svg)", measured, *sections, _FOOT])
+
+
+def _section(result: Result, *, mixed: bool) -> str:
+    of = f"Of the source tree `{result.source}`." if mixed else ""
+    return "\n\n".join(filter(None, [f"## {_title(result)}", result.about, of, table(result)]))
+
+
+def _of_what(sources: set[str]) -> str:
+    if len(sources) == 1:
+        return f"all of one source tree, `{next(iter(sources))}`"
+    return "**not all of one source tree**: each section says of which, and `make bench` measures all of one"
 
 
 def _versions(machine: dict[str, str]) -> list[str]:

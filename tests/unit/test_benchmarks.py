@@ -130,3 +130,16 @@ def test_the_page_names_what_is_not_met() -> None:
     page = report.page([result])
     assert "Not met: bad." in page
     assert "| good | 1.00 ms | 4.00 ms | 0.25 of DuckDB | ≤ 2.00 ms | yes |" in page
+
+
+def test_the_page_says_when_its_figures_are_of_different_code() -> None:
+    described = {"cpu": "a", "cores": "2", "memory": "1 GiB", "python": "3.11"}
+    figure = Figure(name="good", unit="ms", ours=1.0, better="lower")
+    one, other = (
+        Result(benchmark="reads", about="About.", scale={}, machine=described, source=source, figures=[figure])
+        for source in ("abc", "def")
+    )
+    assert "all of one source tree, `abc`" in report.page([one, one])
+    mixed = report.page([one, other])
+    assert "not all of one source tree" in mixed
+    assert "Of the source tree `def`." in mixed
