@@ -4,33 +4,96 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 import pyarrow as pa
 
 from tapehouse.bulk.base import Counts, FileReport, LoadOptions, Problem, RecognisedFile
 from tapehouse.bulk.formats.text import Parsed
 from tapehouse.bulk.ordinals import Ordinals
 from tapehouse.bulk.quarantine import QuarantineFile
+from tapehouse.bulk.run.hashes import Sums, add_to
 from tapehouse.errors import InvalidData
-from tapehouse.model import Commit, Kind
+from tapehouse.model import Kind
+from tapehouse.store.base import Outcome
+
+
+class Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """A block that was taken in and waits to be written: its good rows, how many it had, and where the next begins.
+
+    A file's last piece has no rows, and `end`; `problem` says why it ended before the file did.
+    """
+
+    file: FileLoad
+    table: pa.Table | None = None
+    read: int = 0
+    quarantined: int = 0
+    sums: Sums = {}
+    blocks: int = 0
+    place: int = 0
+    end: bool = False
+    problem: Problem | None = None
+
+    @property
+    def rows(self) -> int:
+        return 0 if self.table is None else int(self.table.num_rows)
 
 
 class FileLoad:
-    """One file while it is loaded: rows that wait to be written, and what became of those before."""
+    """One file while it is loaded.
+
+    `blocks` of it are settled: written, set aside or without good rows. `place` is that of the last of these, and
+    `settled` counts what they held, `sums` the hashes of what is stored. The report counts all that was read.
+    """
 
     def __init__(self, number: int, file: RecognisedFile, quarantine: QuarantineFile) -> None:
         self.number, self.file = number, file
         self.report = FileReport(file=file, counts=Counts(), problem=file.problem)
         self.quarantine = quarantine
         self.abandoned = False
+        self.blocks = self.place = 0
+        self.replays = False
+        self.settled, self.sums = Counts(), Sums()
+        self.ended = file.problem is not None
         self._bytes_done = self._bytes_told = 0
         self._ordinals = Ordinals(file.kind or Kind.BARS)
-        self._waiting: list[pa.Table] = []
         self._remarks: dict[str, int] = {}
         self._started = time.perf_counter()
-        self._ended = file.problem is not None
 
-    def take(self, parsed: Parsed) -> None:
-        """Take in a block, in the order of the file."""
+    @property
+    def numbered(self) -> bool:
+        """Whether rows were told apart by their place among equal ones, which depends on those before."""
+        return self._ordinals.used
+
+    @property
+    def kind(self) -> Kind:
+        """Raises `ValueError` for a file that was not recognised."""
+        if self.file.kind is None:
+            raise ValueError(f"{self.file.name} was not recognised")
+        return self.file.kind
+
+    def resume(self, settled: Counts, sums: Sums, blocks: int, place: int, *, replays: bool) -> None:
+        """So far it came in an earlier run; with `replays`, what is settled is parsed again to number the rest."""
+        self.settled, self.sums, self.blocks, self.place, self.replays = settled, sums, blocks, place, replays
+        self.report.counts = msgspec.structs.replace(settled)
+        self.report.earlier = msgspec.structs.replace(settled)
+
+    def restart(self) -> None:
+        """What an earlier run settled cannot be told from the rest: read all, and find it unchanged."""
+        self.settled, self.sums, self.blocks, self.place, self.replays = Counts(), Sums(), 0, 0, False
+        self.report.counts, self.report.earlier = Counts(), None
+        self.report.notes.append("read again from its beginning, since it is cut into other blocks than before")
+
+    def finished(self) -> None:
+        """It came to its end in an earlier run."""
+        self.ended = True
+        self._bytes_done = self.file.size
+
+    def replay(self, parsed: Parsed) -> None:
+        """A block that is settled: only its place among equal rows counts."""
+        self._ordinals.add(parsed.table)
+
+    def take(self, parsed: Parsed, sums: Sums, blocks: int, place: int) -> Piece:
+        """Take in a block, in the order of the file; `blocks` counts it."""
         counts = self.report.counts
         counts.read += parsed.rows
         counts.quarantined += parsed.bad_rows
@@ -38,31 +101,50 @@ class FileLoad:
         self.quarantine.add(parsed.bad())
         for what, rows in parsed.remarks.items():
             self._remarks[what] = self._remarks.get(what, 0) + rows
-        if parsed.table.num_rows:
-            self._waiting.append(self._ordinals.add(parsed.table))
         self._bytes_done = max(self._bytes_done, parsed.source_bytes)
+        table = self._ordinals.add(parsed.table) if parsed.table.num_rows else None
+        return Piece(
+            file=self,
+            table=table,
+            read=parsed.rows,
+            quarantined=parsed.bad_rows,
+            sums=sums,
+            blocks=blocks,
+            place=place,
+        )
 
     def advance(self) -> int:
         """How many bytes of the file came in since this was last asked."""
         advance, self._bytes_told = self._bytes_done - self._bytes_told, self._bytes_done
         return advance
 
-    def batch(self, rows: int) -> pa.Table | None:
-        """The rows that wait, once there are that many."""
-        waiting = sum(table.num_rows for table in self._waiting)
-        if waiting < max(rows, 1):
-            return None
-        tables, self._waiting = self._waiting, []
-        return pa.concat_tables(tables).unify_dictionaries()
+    def written(self, rows: int, outcome: Outcome) -> None:
+        """So many waiting rows are in the store."""
+        commits = int(bool(outcome.inserted or outcome.replaced or outcome.rejected))
+        for counts in (self.report.counts, self.settled):
+            counts.inserted += outcome.inserted
+            counts.replaced += outcome.replaced
+            counts.unchanged += outcome.unchanged
+            counts.rejected += outcome.rejected
+            counts.commits += commits
+        self.report.counts.unwritten -= rows
 
-    def written(self, rows: int, commit: Commit) -> None:
-        counts = self.report.counts
-        counts.unwritten -= rows
-        counts.inserted += commit.inserted
-        counts.replaced += commit.replaced
-        counts.unchanged += commit.unchanged
-        counts.rejected += commit.rejected
-        counts.commits += bool(commit.inserted or commit.replaced or commit.rejected)
+    def put_aside(self, rows: int) -> None:
+        """So many waiting rows are in a file beside the store."""
+        self.report.counts.unwritten -= rows
+        self.report.counts.set_aside += rows
+        self.settled.set_aside += rows
+
+    def settle(self, piece: Piece, *, stored: bool) -> None:
+        """The piece is written or set aside."""
+        self.settled.read += piece.read
+        self.settled.quarantined += piece.quarantined
+        if stored:
+            add_to(self.sums, piece.sums)
+        if piece.end:
+            self.end(piece.problem)
+        else:
+            self.blocks, self.place = piece.blocks, piece.place
 
     def too_many_bad(self, options: LoadOptions) -> Problem | None:
         """Why the file is given up, when it is."""
@@ -85,9 +167,9 @@ class FileLoad:
 
     def end(self, problem: Problem | None) -> None:
         """Close the file's report; idempotent."""
-        if self._ended:
+        if self.ended:
             return
-        self._ended = True
+        self.ended = True
         self.quarantine.close()
         report = self.report
         report.problem = report.problem or problem
@@ -96,6 +178,9 @@ class FileLoad:
         if self._ordinals.uncertain:
             what = "rows so long after others of later times that equal ones were taken as repeats"
             self._remarks[what] = self._ordinals.uncertain
-        report.notes = [f"{what} ({rows:,})" for what, rows in self._remarks.items()]
+        report.notes += [f"{what} ({rows:,})" for what, rows in self._remarks.items()]
         report.seconds = time.perf_counter() - self._started
+
+    def read_to_end(self) -> None:
+        """Nothing more will be read of it."""
         self._bytes_done = self.file.size

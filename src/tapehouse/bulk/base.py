@@ -5,6 +5,7 @@ All of these are values that msgspec turns into JSON, so that `tapehouse load --
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
@@ -34,6 +35,18 @@ class Writer(Protocol):
         """All rows or none, durable when it returns (see `store.base.Store.write`)."""
 
 
+class Workers(StrEnum):
+    """Who parses: threads of this process, or processes of their own (see docs/design/loads.md)."""
+
+    AUTO = "auto"
+    THREADS = "threads"
+    PROCESSES = "processes"
+
+
+NEWEST = "*"
+"""`LoadOptions.resume`: the newest load of any of the same files that did not come to its end."""
+
+
 class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the user says of the files; whatever is not said is recognised.
 
@@ -43,6 +56,11 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     `time_format` is a strftime format, or `s`, `ms`, `us`, `ns` for epochs. `timezone` is a name (`America/New_York`)
     or an offset (`+05:30`). A file is given up when more than `max_bad_share` of its rows, and at least
     `max_bad_rows`, are bad.
+
+    All commits of a load carry the name `batch`; `resume` names the batch of an earlier load that is to go on, or
+    `NEWEST`. `threads` of `workers` parse blocks of `block_bytes`; a commit has `batch_rows`, None: as many as are
+    written fastest. A write that fails in a way that may pass is tried again `retries` times. With `certificate`, what
+    was stored is read back and compared, by a store that keeps audits.
     """
 
     mapping: Mapping[str, str] = {}
@@ -62,8 +80,12 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_bad_share: float = 0.5
     max_bad_rows: int = 1_000
     threads: int | None = None
+    workers: Workers = Workers.AUTO
     block_bytes: int = 4 << 20
-    batch_rows: int = 983_040
+    batch_rows: int | None = None
+    retries: int = 5
+    resume: str | None = None
+    certificate: bool = True
 
     def __post_init__(self) -> None:
         """Names are taken as what they name; raises `UnknownInterval` or `InvalidRequest`."""
@@ -74,6 +96,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
             force_setattr(self, "on_conflict", OnConflict(self.on_conflict))
         except ValueError as exc:
             raise InvalidRequest(f"{exc}; expected one of {' '.join(Kind)} and of {' '.join(OnConflict)}") from exc
+        self._check_names()
         if not 0 <= self.max_bad_share <= 1:
             raise InvalidRequest(f"max_bad_share is between 0 and 1, not {self.max_bad_share}")
         if self.delimiter in ("\\t", "tab"):
@@ -81,6 +104,23 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
         for option in ("delimiter", "decimal"):
             if (sign := getattr(self, option)) is not None and len(sign.encode()) != 1:
                 raise InvalidRequest(f"{option} is one ASCII character, not {sign!r}")
+
+
+    def _check_names(self) -> None:
+        try:
+            force_setattr(self, "workers", Workers(self.workers))
+        except ValueError as exc:
+            raise InvalidRequest(f"{exc}; expected one of {' '.join(Workers)}") from exc
+        for option in ("batch", "resume"):
+            name = getattr(self, option)
+            if name is not None and not (_BATCH.fullmatch(name) or (option == "resume" and name == NEWEST)):
+                raise InvalidRequest(
+                    f"{option} is a plain name of 1 to 128 letters, digits and . _ : + = @ -, not starting with a dot, "
+                    f"not {name[:200]!r}"
+                )
+
+
+_BATCH = re.compile(r"(?!\.)[A-Za-z0-9._:+=@-]{1,128}", re.ASCII)
 
 
 class Format(StrEnum):
@@ -191,10 +231,12 @@ class Rejection(msgspec.Struct, kw_only=True):
 
 
 class Counts(msgspec.Struct, kw_only=True):
-    """What became of rows: `read` = `quarantined` + `inserted` + `replaced` + `unchanged` + `rejected` + `unwritten`.
+    """What became of rows: `read` = `quarantined` + `inserted` + `replaced` + `unchanged` + `rejected` + `set_aside` +
+    `unwritten`.
 
-    `rejected` ones lost to stored rows under `keep` or `prefer` (see `model.Commit`); `unwritten` ones are good but
-    were not written, since the load stopped before.
+    `rejected` ones lost to stored rows under `keep` or `prefer` (see `model.Commit`); `set_aside` ones are good, but
+    the store would not take them, and are kept in files that can be loaded later; `unwritten` ones are good but were
+    not written, since the load stopped before. A commit may hold rows of several files, and counts for each of them.
     """
 
     read: int = 0
@@ -203,15 +245,20 @@ class Counts(msgspec.Struct, kw_only=True):
     replaced: int = 0
     unchanged: int = 0
     rejected: int = 0
+    set_aside: int = 0
     unwritten: int = 0
     commits: int = 0
 
 
 class FileReport(msgspec.Struct, kw_only=True):
-    """What became of one file. A `problem` says why it was not loaded, or not to its end."""
+    """What became of one file. A `problem` says why it was not loaded, or not to its end.
+
+    `earlier` is part of `counts`: what became of rows before the load was resumed.
+    """
 
     file: RecognisedFile
     counts: Counts
+    earlier: Counts | None = None
     rejections: list[Rejection] = []
     notes: list[str] = []
     quarantine: str | None = None
@@ -219,8 +266,71 @@ class FileReport(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
 
 
+class SetAside(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows that the store would not take, in a Parquet file that can be loaded, and why."""
+
+    path: str
+    rows: int
+    problem: Problem
+    sources: tuple[str, ...] = ()
+
+
+class SeriesCertificate(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows of one kind, interval and symbol: hashes (see `bulk.run.hashes`) are 16 hexadecimal digits.
+
+    `rows` good ones were read from the files; of these the batch stored `written`, `unchanged` were in the store
+    already, and `superseded` were there too, under a later row of the same key, where they cannot be read by key.
+    `stored` is the hash of what was read back of the first two.
+    """
+
+    kind: Kind
+    interval: Interval | None
+    symbol: str
+    rows: int
+    source: str
+    stored_rows: int
+    stored: str
+    written: int
+    written_hash: str
+    unchanged: int = 0
+    superseded: int = 0
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the store has what the files have; of superseded rows only their number is known."""
+        return self.stored_rows + self.superseded == self.rows and (self.superseded > 0 or self.stored == self.source)
+
+
+class Certificate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a load read from its files and what the store gave back; `checked` is when, UTC nanoseconds."""
+
+    batch: str
+    formula: str
+    checked: int
+    head: int
+    counts: Counts
+    series: list[SeriesCertificate]
+
+    @property
+    def disagreeing(self) -> list[SeriesCertificate]:
+        """The series of which the store has something else than the files."""
+        return [each for each in self.series if not each.agrees]
+
+
+class Certified(msgspec.Struct, frozen=True, kw_only=True):
+    """A certificate in short: series and rows whose hashes agree, rows that were superseded, and the time it took."""
+
+    series: int
+    rows: int
+    superseded: int
+    seconds: float
+
+
 class LoadReport(msgspec.Struct, kw_only=True):
-    """What became of a load. `head` is the number of its newest commit, 0 when it made none."""
+    """What became of a load. `head` is the number of its newest commit, 0 when it made none.
+
+    `resume` names what to resume when it did not come to its end and the store keeps how far it came.
+    """
 
     batch: str
     files: list[FileReport]
@@ -229,11 +339,15 @@ class LoadReport(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
     interrupted: bool = False
     quarantine: str | None = None
+    set_aside: list[SetAside] = []
+    resume: str | None = None
+    certificate: Certified | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether every file was read to its end; rows in quarantine do not count against it."""
-        return not self.interrupted and all(file.problem is None for file in self.files)
+        """Whether every file was read to its end and nothing set aside; quarantined rows do not count against it."""
+        whole = all(file.problem is None for file in self.files)
+        return whole and not self.interrupted and not self.set_aside
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

@@ -39,6 +39,8 @@ class Ordinals:
         self._seen: deque[_Seen] = deque()
         self._codes: dict[str, int] = {}
         self._forgotten = np.empty(0, np.int64)
+        self.used = False
+        """Whether any row had no id, so that its number depends on the rows before."""
         self.uncertain = 0
         """Rows for which an equal one may have been too far back to be remembered."""
 
@@ -52,6 +54,7 @@ class Ordinals:
             rows = np.flatnonzero(pc.is_null(table.column("id")).to_numpy())
         if len(rows) == 0:
             return table
+        self.used = True
         symbols, times = self._symbols(table)[rows], table.column("timestamp").to_numpy().view(np.int64)[rows]
         values = [table.column(name).to_numpy()[rows] for name in VALUES[self._kind]]
         ordinals[rows] = self._number(symbols, times, _hash(symbols, times, values))

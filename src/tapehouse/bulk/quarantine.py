@@ -33,7 +33,7 @@ class QuarantineFile:
         try:
             self._open().writerows((self._name, row.line, reason, row.row) for reason, row in bad)
         except OSError as exc:
-            raise _translated(exc, self._folder) from exc
+            raise translated(exc, self._folder) from exc
         for reason, row in bad:
             rejection = self.rejections.get(reason)
             if rejection is None:
@@ -48,7 +48,7 @@ class QuarantineFile:
             try:
                 self._file.close()
             except OSError as exc:
-                raise _translated(exc, self._folder) from exc
+                raise translated(exc, self._folder) from exc
             self._file = None
 
     def _open(self) -> Any:
@@ -71,6 +71,7 @@ def _free(folder: Path, name: str) -> Path:
     return path
 
 
-def _translated(exc: OSError, folder: Path) -> StoreError:
+def translated(exc: OSError, folder: Path) -> StoreError:
+    """The error of a folder to which nothing can be written."""
     kind = StoreFull if exc.errno == errno.ENOSPC else StoreReadOnly if isinstance(exc, PermissionError) else StoreError
     return kind(f"bad rows cannot be written to {folder}: {exc.strerror or exc}", path=str(folder))

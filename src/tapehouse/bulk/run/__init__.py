@@ -1,0 +1,1 @@
+"""The parts of a running load: reading, parsing in workers, gathering, writing."""

@@ -1,0 +1,279 @@
+"""One load while it runs: what comes in is gathered, written, and then written down as settled.
+
+a thread reads and splits ──► workers parse, judge and hash ──► this one merges, numbers, quarantines and writes
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from tapehouse.bulk.account import FileLoad, Piece
+from tapehouse.bulk.base import (
+    Certified,
+    Counts,
+    LoadOptions,
+    LoadReport,
+    OnProgress,
+    Problem,
+    Progress,
+    RecognisedFile,
+    Workers,
+    Writer,
+)
+from tapehouse.bulk.certificate import Auditor, Series, can_certify, check
+from tapehouse.bulk.journal import Journal, LoadProgress
+from tapehouse.bulk.progress import Pace
+from tapehouse.bulk.quarantine import QuarantineFile
+from tapehouse.bulk.run.batches import BatchSize, Gathering, series_of
+from tapehouse.bulk.run.feed import Fed, Feed
+from tapehouse.bulk.run.hashes import Sums, add_to
+from tapehouse.bulk.run.workers import Workers as Pool
+from tapehouse.bulk.run.writing import Writing
+from tapehouse.errors import InvalidData, TapehouseError
+from tapehouse.model import Instrument, Interval, Kind
+from tapehouse.store.base import Capability, Outcome
+
+Inspect = Callable[[Kind, Interval | None, pa.Table], None]
+
+PROCESSES_PAY_BYTES = 256 << 20
+"""Text that is worth the start of a process for each core."""
+
+
+class Loading:
+    """One load."""
+
+    def __init__(
+        self,
+        files: Sequence[RecognisedFile],
+        writer: Writer,
+        options: LoadOptions,
+        batch: str,
+        folder: Path,
+        stop: threading.Event,
+    ) -> None:
+        self.batch, self.options, self._writer, self._folder, self._asked_to_stop = batch, options, writer, folder, stop
+        self.files = [FileLoad(number, file, QuarantineFile(folder, file.name)) for number, file in enumerate(files, 1)]
+        self._together = Capability.TOGETHER in getattr(writer, "capabilities", ())
+        self._certifies = options.certificate and can_certify(writer)
+        self.journal = Journal(writer, batch, self.files, options.block_bytes)
+        self._writing = Writing(writer, options, batch, folder, together=self._together, stop=stop)
+        self._size, self._gathering = BatchSize(options.batch_rows), Gathering()
+        self._bytes_total = sum(file.size for file in files)
+        self._bytes_done = self._rows = self._quarantined = self._head = self._commits = 0
+        self._interrupted = False
+        self._started = self._written_at = time.perf_counter()
+        self._pace = Pace(self._started, self._bytes_total)
+        self._certified: Certified | None = None
+        self.inspect: Inspect | None = None
+        self.progress: OnProgress | None = None
+
+    def resume(self, earlier: LoadProgress) -> None:
+        """Go on with an earlier load of that batch."""
+        self.journal.resume(earlier, self.files, self._writer)
+        self.options = msgspec.structs.replace(self.options, block_bytes=earlier.block_bytes)
+
+    def run(self, instruments: Sequence[Instrument]) -> LoadReport:
+        """Read, write, certify; raises what stops a load, with its report in `details`."""
+        unchanged, orphans = self.journal.load.unchanged, self.journal.load.orphans
+        self._auditor = Auditor(self._writer, self.batch, unchanged, orphans)
+        workers = Pool(self.options.threads or os.cpu_count() or 1, processes=self._processes())
+        feed = Feed(self.files, workers, self.options, instruments, sums=self._certifies)
+        try:
+            self._merge(feed)
+            self._finish()
+        except TapehouseError as exc:
+            self._end_files()
+            raise self._stopped(exc) from exc
+        finally:
+            feed.close()
+            workers.close()
+            self._end_files()
+        return self.report()
+
+    def _processes(self) -> bool:
+        if self.options.workers is not Workers.AUTO:
+            return self.options.workers is Workers.PROCESSES
+        text = sum(file.file.size for file in self.files if file.file.dialect is not None and not file.ended)
+        return text >= PROCESSES_PAY_BYTES
+
+    def _merge(self, feed: Feed) -> None:
+        for fed in feed.taken(self._asked_to_stop.is_set):
+            if fed.block is None:
+                self._end(fed)
+            else:
+                self._take(fed)
+            self._tell(fed.file)
+        self._interrupted = self._asked_to_stop.is_set()
+        if not self._interrupted:
+            self._flush()
+
+    def _take(self, fed: Fed) -> None:
+        assert fed.block is not None
+        file = fed.file
+        try:
+            done = fed.block.result()
+        except (pa.ArrowException, InvalidData) as exc:
+            self._abandon(file, Problem(InvalidData.code, f"{file.file.name} cannot be read on: {exc}"))
+            return
+        if file.abandoned:
+            return
+        if fed.replay:
+            file.replay(done.parsed)
+            return
+        piece = file.take(done.parsed, done.sums, fed.blocks, fed.place)
+        self._rows += done.parsed.rows
+        self._quarantined += done.parsed.bad_rows
+        if problem := file.too_many_bad(self.options):
+            self._abandon(file, problem)
+            return
+        if self.inspect is not None and done.parsed.table.num_rows:
+            self.inspect(file.kind, file.file.interval, done.parsed.table)
+        self._gather(piece)
+
+    def _abandon(self, file: FileLoad, problem: Problem) -> None:
+        file.abandon(problem)
+        self._gathering.drop(file)
+
+    def _end(self, fed: Fed) -> None:
+        fed.file.read_to_end()
+        self._gather(Piece(file=fed.file, end=True, problem=fed.problem))
+        if not self._together:
+            self._flush()
+
+    def _gather(self, piece: Piece) -> None:
+        if piece.rows and not self._gathering.takes(piece.file, together=self._together):
+            self._flush()
+        self._gathering.add(piece)
+        if self._gathering.rows >= self._size.rows:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write what waits; then it is settled, and written down as such."""
+        gathered, self._gathering = self._gathering, Gathering()
+        rows = list(gathered.by_file())
+        stored = self._write(rows) if rows else True
+        files = {piece.file.number: piece.file for piece in gathered.pieces}
+        for piece in gathered.pieces:
+            piece.file.settle(piece, stored=stored and self._certifies)
+        if rows or any(file.ended for file in files.values()):
+            self.journal.settled(files.values(), self._head)
+        now = time.perf_counter()
+        self._size.note(gathered.rows, gathered.bytes, now - self._written_at)
+        self._written_at = now
+
+    def _write(self, rows: list[tuple[FileLoad, pa.Table]]) -> bool:
+        """Whether the rows are stored; else they were set aside."""
+        written = self._writing.write(rows)
+        if written is None:
+            for file, table in rows:
+                file.put_aside(table.num_rows)
+            return False
+        commit, outcomes = written
+        for (file, table), outcome in zip(rows, outcomes, strict=True):
+            file.written(table.num_rows, outcome)
+        if commit.inserted or commit.replaced or commit.rejected:
+            self._head, self._commits = commit.number, self._commits + 1
+        if self._certifies and (count := sum(each.unchanged for each in outcomes)):
+            self._find_unchanged(rows, outcomes, self._head, count)
+        return True
+
+    def _find_unchanged(
+        self, rows: list[tuple[FileLoad, pa.Table]], outcomes: list[Outcome], commit: int, count: int
+    ) -> None:
+        some = [
+            (file.file.source, table)
+            for (file, table), outcome in zip(rows, outcomes, strict=True)
+            if outcome.unchanged
+        ]
+        self._auditor.unchanged(series_of(rows[0][0]), some, commit, count)
+
+    def _finish(self) -> None:
+        self.journal.end("stopped" if self._interrupted or not self._complete() else "finished")
+        if not self._interrupted and self._certifies:
+            self._certify()
+
+    def _complete(self) -> bool:
+        return all(file.report.problem is None for file in self.files)
+
+    def _certify(self) -> None:
+        started = time.perf_counter()
+        source: dict[Series, Sums] = {}
+        for file in self.files:
+            if file.file.kind is not None and file.sums:
+                add_to(source.setdefault(series_of(file), {}), file.sums)
+        certificate = self._auditor.certificate(source, self._totals(), self._head)
+        check(certificate)
+        self._certified = Certified(
+            series=len(certificate.series),
+            rows=sum(each.stored_rows for each in certificate.series),
+            superseded=sum(each.superseded for each in certificate.series),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _end_files(self) -> None:
+        for file in self.files:
+            file.end(None)
+
+    def _tell(self, file: FileLoad) -> None:
+        if self.progress is None:
+            return
+        self._bytes_done += file.advance()
+        self._pace.mark(time.perf_counter(), self._bytes_done, self._rows)
+        self.progress(
+            Progress(
+                file=file.file.name,
+                file_number=file.number,
+                files=len(self.files),
+                bytes_done=self._bytes_done,
+                bytes_total=self._bytes_total,
+                rows=self._rows,
+                quarantined=self._quarantined,
+                rows_per_s=self._pace.rows_per_s,
+                eta_s=self._pace.eta_s,
+            )
+        )
+
+    def _totals(self) -> Counts:
+        totals = Counts()
+        for file in self.files:
+            for name in Counts.__struct_fields__:
+                setattr(totals, name, getattr(totals, name) + getattr(file.report.counts, name))
+        return totals
+
+    def report(self) -> LoadReport:
+        """What became of the load so far."""
+        totals = self._totals()
+        report = LoadReport(
+            batch=self.batch,
+            files=[file.report for file in self.files],
+            totals=totals,
+            head=self._head,
+            seconds=time.perf_counter() - self._started,
+            interrupted=self._interrupted,
+            quarantine=str(self._folder) if totals.quarantined or totals.set_aside else None,
+            set_aside=self._writing.set_aside,
+            certificate=self._certified,
+        )
+        if self.journal.kept and self.journal.load.state != "finished":
+            report.resume = self.batch
+        return report
+
+    def _stopped(self, exc: TapehouseError) -> TapehouseError:
+        """The error that stopped the load, with how far it came, and how to go on."""
+        report = self.report()
+        totals = report.totals
+        kept = totals.inserted + totals.replaced + totals.rejected
+        said = f"{exc.message}. The load {self.batch} stopped: {kept:,} rows in {totals.commits:,} commits are stored"
+        said += f" (up to commit {self._head}), " if self._head else ", "
+        said += f"{totals.unwritten:,} rows that were read are not; "
+        said += f"resume {self.batch} to go on" if report.resume else "load again to go on"
+        details: dict[str, Any] = {**exc.details, "report": msgspec.to_builtins(report)}
+        return type(exc)(said, **details)
