@@ -2,6 +2,18 @@
 
 from tapehouse.bulk.base import LoadOptions, LoadReport, Progress, RecognisedFile, Writer
 from tapehouse.bulk.load import load
-from tapehouse.bulk.plan import describe, plan
+from tapehouse.bulk.plan import FileSurvey, Survey, describe, plan, survey
 
-__all__ = ["LoadOptions", "LoadReport", "Progress", "RecognisedFile", "Writer", "describe", "load", "plan"]
+__all__ = [
+    "FileSurvey",
+    "LoadOptions",
+    "LoadReport",
+    "Progress",
+    "RecognisedFile",
+    "Survey",
+    "Writer",
+    "describe",
+    "load",
+    "plan",
+    "survey",
+]

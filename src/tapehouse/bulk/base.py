@@ -35,6 +35,58 @@ class Writer(Protocol):
         """All rows or none, durable when it returns (see `store.base.Store.write`)."""
 
 
+PRICES = frozenset(("open", "high", "low", "close", "vwap", "adj_close", "price", "bid", "ask"))
+"""The fields that are prices, which some vendors write as whole numbers of a billionth."""
+
+
+class Cell(StrEnum):
+    """What a column without a name looks like."""
+
+    EPOCH = "epoch"
+    DATE = "date"
+    CLOCK = "clock"
+    DATETIME = "datetime"
+    NUMBER = "number"
+    WHOLE = "whole"
+    BOOL = "bool"
+    TEXT = "text"
+    ANY = "any"
+
+
+class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A layout of files that is known by name: an entry of `[[formats]]`, built in or of `tapehouse.toml`.
+
+    A file has this layout when its header has all names of `header` and beside them only `optional` ones (whatever
+    the case, spaces and signs; `others` admits any), or when it has no header and its columns look like `shape`, one
+    `Cell` each; and, with `file_required`, when the regular expression `file` is found in its name. Groups of `file`
+    named `symbol`, `interval` (a word such as `1m`, `1min`, `d`), `minutes` and `seconds` are that.
+
+    `columns` gives for a field the column by its name or number from 1, or several: the first that is not 0 or empty
+    throughout the sample. Fields that it does not name are found by their spelling. `zeros` are 0 in every row. Prices
+    that are written as whole numbers are multiples of 10**-`decimals`. `values` gives for a text field what stands for
+    what, whatever the case. `timezone` is that of times without an offset; `midnight` the zone whose midnights stand
+    for the dates of daily bars when these are written as instants. `note` is said to the user.
+    """
+
+    name: str
+    kind: Kind
+    header: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    others: bool = False
+    shape: tuple[Cell, ...] = ()
+    file: str | None = None
+    file_required: bool = False
+    columns: dict[str, str | tuple[str, ...]] = {}
+    zeros: tuple[str, ...] = ()
+    time_format: str | None = None
+    timezone: str | None = None
+    midnight: str | None = None
+    interval: Interval | None = None
+    decimals: int = 0
+    values: dict[str, dict[str, str]] = {}
+    note: str | None = None
+
+
 class Workers(StrEnum):
     """Who parses: threads of this process, or processes of their own (see docs/design/loads.md)."""
 
@@ -54,8 +106,8 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     files without a header, by its number from 1; `0` says of a number that the file has none and all are 0.
     `symbol_from` is `name`, `folder`, or a regular expression whose first group, searched in the path, is the symbol.
     `time_format` is a strftime format, or `s`, `ms`, `us`, `ns` for epochs. `timezone` is a name (`America/New_York`)
-    or an offset (`+05:30`). A file is given up when more than `max_bad_share` of its rows, and at least
-    `max_bad_rows`, are bad.
+    or an offset (`+05:30`). `formats` are layouts of the user's own, tried before those that are built in. A file is
+    given up when more than `max_bad_share` of its rows, and at least `max_bad_rows`, are bad.
 
     All commits of a load carry the name `batch`; `resume` names the batch of an earlier load that is to go on, or
     `NEWEST`. `threads` of `workers` parse blocks of `block_bytes`; a commit has `batch_rows`, None: as many as are
@@ -77,6 +129,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     on_conflict: OnConflict = OnConflict.REPLACE
     prefer: tuple[str, ...] = ()
     batch: str | None = None
+    formats: tuple[Description, ...] = ()
     max_bad_share: float = 0.5
     max_bad_rows: int = 1_000
     threads: int | None = None
@@ -105,7 +158,6 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
             if (sign := getattr(self, option)) is not None and len(sign.encode()) != 1:
                 raise InvalidRequest(f"{option} is one ASCII character, not {sign!r}")
 
-
     def _check_names(self) -> None:
         try:
             force_setattr(self, "workers", Workers(self.workers))
@@ -127,7 +179,17 @@ class Format(StrEnum):
     """How the rows are written."""
 
     CSV = "csv"
+    JSON = "json"
     PARQUET = "parquet"
+    ARROW = "arrow"
+    ARROW_STREAM = "arrow-stream"
+    SQLITE = "sqlite"
+    DUCKDB = "duckdb"
+
+    @property
+    def is_text(self) -> bool:
+        """Whether rows are lines; else columns have types."""
+        return self in (Format.CSV, Format.JSON)
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,15 +221,18 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
 
     `stated`: they have an offset from UTC. `zone` is that of times without one, and the one whose days daily bars
     are; None: the zone of each instrument. `dates`: only the date counts, and rows are stamped with its local
-    midnight. `unit` is that of epochs; `fractional` ones are decimals. `format` is strftime's, as Polars takes it.
-    `seen` says what they were recognised by.
+    midnight. `midnight` is the zone in which dates that are written as instants are midnights. `unit` is that of
+    epochs, which a row of another magnitude may not have when it is `guessed`; `fractional` ones are decimals.
+    `format` is strftime's, as Polars takes it. `seen` says what they were recognised by.
     """
 
     style: TimeStyle
     zone: str | None = None
     stated: bool = False
     dates: bool = False
+    midnight: str | None = None
     unit: str | None = None
+    guessed: bool = False
     fractional: bool = False
     format: str | None = None
     seen: str = ""
@@ -185,11 +250,26 @@ class Problem(msgspec.Struct, frozen=True):
     message: str
 
 
+class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
+    """Which content a file had when it was looked at.
+
+    `size` is in bytes, `digest` a hash of its first and last 16 KB, `crc` that of a zip's member.
+    """
+
+    size: int
+    mtime_ns: int
+    digest: str
+    crc: int | None = None
+
+
 class RecognisedFile(msgspec.Struct, frozen=True, kw_only=True):
     """What a file is taken for. With a `problem` it cannot be loaded, and the rest is what was found until then.
 
-    `columns` gives the file's column for each field of the model (`date` and `time` when the timestamp is in two);
-    `places` their positions from 0. `ignored` columns are not taken. `rows` is known for Parquet only.
+    `member` is that of a zip or the table of a database; `size` is its share of the file's bytes. `recognised` is the
+    name of the `Description` that fits; None: it was found by the spelling of columns and the look of rows. `columns`
+    gives the file's column for each field of the model (`date` and `time` when the timestamp is in two); `places`
+    their positions from 0. `ignored` columns are not taken. `decimals` and `values`: see `Description`. `rows` is
+    None where only reading tells.
     """
 
     path: str
@@ -199,12 +279,16 @@ class RecognisedFile(msgspec.Struct, frozen=True, kw_only=True):
     member: str | None = None
     format: Format = Format.CSV
     compression: str | None = None
+    fingerprint: Fingerprint | None = None
+    recognised: str | None = None
     kind: Kind | None = None
     interval: Interval | None = None
     interval_from: str | None = None
     columns: dict[str, str] = {}
     places: dict[str, int] = {}
     zeros: tuple[str, ...] = ()
+    decimals: int = 0
+    values: dict[str, dict[str, str]] = {}
     ignored: tuple[str, ...] = ()
     dialect: Dialect | None = None
     times: Times | None = None

@@ -70,7 +70,7 @@ VENDORS: dict[str, tuple[str, str, dict[str, Any], tuple[Any, ...]]] = {
         "GBPUSD60.csv",
         "\n".join(f"2024.01.02,{14 + n}:00,1,3,0.5,2,10" for n in range(5)),
         {},
-        (Kind.BARS, Interval.H1, "GBPUSD60", "2024-01-02T14:00:00Z"),
+        (Kind.BARS, Interval.H1, "GBPUSD", "2024-01-02T14:00:00Z"),
     ),
     "dukascopy": (
         "EURUSD_Candlestick_1_m.csv",

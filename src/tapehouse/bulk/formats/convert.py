@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tapehouse.bulk.base import Times, TimeStyle
+from tapehouse.bulk.formats.zones import Zone
 from tapehouse.model import DAY_NS, MAX_TIME_NS, MIN_TIME_NS, SECOND_NS
 
 UNIT_NS = {"s": SECOND_NS, "ms": 1_000_000, "us": 1_000, "ns": 1}
@@ -19,13 +21,14 @@ NULLS = ["", "null", "NULL", "Null", "NA", "N/A", "n/a", "#N/A", "None", "none",
 
 _FRACTIONAL = pa.decimal128(22, 9)
 _TOO_LARGE = 2.0**63
+_NO_PRICE = 2**63 - 1  # Databento writes it where there is no price
 _MIDNIGHT = r"^\d{4}-\d\d-\d\d[ T]00:00(:00(\.0+)?)?\s?(Z|[+-]\d\d(:?\d\d)?)?$"
 _ISO_MIN_US, _ISO_MAX_US = MIN_TIME_NS // 1000 + 1, MAX_TIME_NS // 1000 - 1
 
 
 def time_type(times: Times) -> pa.DataType:
     """The type as which a text file's time column is parsed; text where Arrow does not know how it is written."""
-    if times.style is TimeStyle.ISO and not (times.stated and times.dates):
+    if times.style is TimeStyle.ISO and not (times.stated and times.dates and times.midnight is None):
         return pa.timestamp("ns", "UTC" if times.stated else None)
     if times.style is TimeStyle.EPOCH:
         return _FRACTIONAL if times.fractional else pa.int64()
@@ -66,8 +69,16 @@ def floats_of(texts: pa.Array, decimal: str = ".") -> pa.Array:
 def nanoseconds(columns: list[pa.Array], times: Times) -> tuple[np.ndarray, np.ndarray]:
     """A time column (or date and time) as int64 nanoseconds, and which of them are none or out of range.
 
-    They are UTC when the times are epochs or state their offset, else what the clocks of their zone showed.
+    They are UTC when the times are epochs or state their offset, else what the clocks of their zone showed; and so are
+    dates that are written as instants.
     """
+    values, none = _nanoseconds(columns, times)
+    if times.midnight is not None:
+        return Zone(times.midnight).to_local(values), none
+    return values, none
+
+
+def _nanoseconds(columns: list[pa.Array], times: Times) -> tuple[np.ndarray, np.ndarray]:
     column = columns[0]
     if times.style is TimeStyle.FORMAT:
         return _formatted(_joined(columns, times), times)
@@ -78,6 +89,74 @@ def nanoseconds(columns: list[pa.Array], times: Times) -> tuple[np.ndarray, np.n
     if pa.types.is_decimal(column.type):
         return _fractions(column, times)
     return scaled(column, _factor(column.type, times))
+
+
+class Verdicts(Protocol):
+    """What takes note of rows: see `validate.Verdict`."""
+
+    def reject(self, bad: np.ndarray, reason: str) -> None:
+        """Rows where `bad` is true are bad."""
+
+    def remark(self, count: int, what: str) -> None:
+        """Rows that are taken, but of which the user should know."""
+
+
+def in_one_unit(column: pa.Array, times: Times, verdict: Verdicts | None) -> pa.Array:
+    """Epochs of which some rows may have another unit than the file: each by its magnitude.
+
+    Where the unit was guessed, all of the sample lay between 1973 and 2286 in that unit, and a number lies between
+    these in one unit at most: by its 9 or 10 digits in seconds, 12 or 13 in milliseconds, and so on. One that lies
+    there in none is rejected.
+    """
+    if not times.guessed or not pa.types.is_integer(column.type) or len(column) == 0:
+        return column
+    low, high = band(times.unit or "s")
+    ends = pc.min_max(column).as_py()
+    if ends["min"] is None or (ends["min"] >= low and ends["max"] < high):
+        return column
+    values = column.fill_null(low).cast(pa.int64()).to_numpy()
+    nanos = np.zeros(len(values), np.int64)
+    unclear = np.ones(len(values), bool)
+    for unit, factor in UNIT_NS.items():
+        low, high = band(unit)
+        rows = (values >= low) & (values < high)
+        nanos[rows] = values[rows] * factor
+        unclear &= ~rows
+        if unit != times.unit and verdict is not None:
+            verdict.remark(
+                int(rows.sum()), f"rows whose epochs are in {unit}, by their magnitude, and not in {times.unit}"
+            )
+    if verdict is not None:
+        verdict.reject(unclear, f"timestamp is an epoch neither in {times.unit} nor clearly in another unit")
+    unclear |= column.is_null().to_numpy(zero_copy_only=False)
+    return pa.array(nanos, mask=unclear).view(pa.timestamp("ns", "UTC"))
+
+
+def band(unit: str) -> tuple[int, int]:
+    """From 1973 until before 2286 in epochs of that unit: 9 or 10 digits in seconds. No two units overlap."""
+    per_second = SECOND_NS // UNIT_NS[unit]
+    return 10**8 * per_second, min(10**10 * per_second, MAX_TIME_NS)
+
+
+def fixed_point(column: pa.Array, decimals: int) -> pa.Array:
+    """Whole numbers as multiples of 10**-decimals, each the float64 next to it; the largest int64 is no price."""
+    values = column.fill_null(_NO_PRICE).cast(pa.int64()).to_numpy()
+    floats = values / 10.0**decimals  # exact operands below 2**53, so that the quotient is the nearest float64
+    for row in np.flatnonzero(np.abs(values) > 2**53):
+        value = int(values[row])
+        floats[row] = np.nan if value == _NO_PRICE else float(Decimal(value).scaleb(-decimals))
+    return pa.array(floats, mask=column.is_null().to_numpy(zero_copy_only=False))
+
+
+def renamed(texts: pa.Array, values: Mapping[str, str] | None) -> pa.Array:
+    """Texts with those that stand for something replaced by that, whatever their case."""
+    if not values:
+        return texts
+    encoded = texts.dictionary_encode()
+    names = [
+        None if text is None else values.get(text.lower(), text) or None for text in encoded.dictionary.to_pylist()
+    ]
+    return pa.array(names, pa.string()).take(encoded.indices)
 
 
 def float_times(column: pa.Array, unit: str) -> pa.Array:

@@ -1,107 +1,160 @@
-"""Which files are meant, and their bytes as text in UTF-8, decompressed piece by piece."""
+"""The bytes of files as text in UTF-8, decompressed piece by piece; and what their first bytes say that they are."""
 
 from __future__ import annotations
 
 import codecs
-import glob
+import lzma
+import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 
-from tapehouse.bulk.base import Dialect
-from tapehouse.errors import InvalidRequest, NotFound, UnreadableFile
+import msgspec
+import pyarrow as pa
 
-TEXT_SUFFIXES = (".csv", ".txt", ".tsv")
-SUFFIXES = (*TEXT_SUFFIXES, *(f"{suffix}.gz" for suffix in TEXT_SUFFIXES), ".zip", ".parquet")
-DATA_FOLDER_MARK = "owner.lock"
-"""A folder with this file is a store's: its archive and its quarantine are not loaded by the way."""
+from tapehouse.bulk.base import Dialect, Fingerprint, Format
+from tapehouse.errors import InvalidRequest, UnreadableFile
+
 PIECE_BYTES = 1 << 21
+END_BYTES = 1 << 14
+MAX_EXPANSION = 200
+"""How many times its size a compressed file may become; market data as text becomes 3 to 30 times as large."""
+FREE_BYTES = 64 << 20
+"""So much may come out of a compressed file however small it is."""
+MAX_MEMBERS = 100_000
+_XZ_MEMORY_BYTES = 256 << 20
 
 Pieces = Iterator[tuple[bytes, int]]
 """Bytes, and how far the file as it is on disk was read for them."""
 
 
-def find(paths: Sequence[str | Path]) -> list[Path]:
-    """The files that are meant by files, folders (searched for what can be loaded) and globs, each once, in order."""
-    found: dict[Path, None] = {}
-    for path in paths:
-        found.update(dict.fromkeys(_find(str(path))))
-    return list(found)
+class Look(msgspec.Struct, frozen=True):
+    """What one look at a file gives: its first and last bytes, and which content that is."""
+
+    head: bytes
+    tail: bytes
+    fingerprint: Fingerprint
 
 
-def _find(path: str) -> list[Path]:
-    if Path(path).is_dir():
-        ours = {mark.parent for mark in Path(path).rglob(DATA_FOLDER_MARK)}
-        found = (file for file in Path(path).rglob("*") if ours.isdisjoint(file.parents))
-        files = sorted(file for file in found if _is_loadable(file, Path(path)))
-        if not files:
-            raise NotFound(f"folder {path} has no file to load; looked for {' '.join(SUFFIXES)}", path=path)
-        return files
-    if Path(path).exists():
-        return [Path(path)]
-    if not any(character in path for character in "*?["):
-        raise NotFound(f"there is no file or folder {path}", path=path)
-    matches = sorted(glob.glob(path, recursive=True))
-    files = [Path(match) for match in matches if Path(match).is_file()]
-    folders = [] if "**" in path else [match for match in matches if Path(match).is_dir()]
-    files += [file for folder in folders for file in _find(folder)]
-    if not files:
-        raise NotFound(f"no file matches {path}", path=path)
-    return files
+def look_at(path: Path) -> Look:
+    """The first 16 KB of a file and the last 16 KB of what comes after them; `UnreadableFile` when it cannot be."""
+    with reading(path), path.open("rb", buffering=0) as file:
+        stat = os.fstat(file.fileno())
+        head = file.read(END_BYTES)
+        tail = b""
+        if stat.st_size > len(head):
+            file.seek(max(len(head), stat.st_size - END_BYTES))
+            tail = file.read(END_BYTES)
+    digest = blake2b(head + tail, digest_size=16).hexdigest()
+    return Look(head, tail, Fingerprint(size=stat.st_size, mtime_ns=stat.st_mtime_ns, digest=digest))
 
 
-def _is_loadable(file: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return not hidden and file.name.lower().endswith(SUFFIXES) and file.is_file()
+def container_of(head: bytes) -> tuple[Format, str | None]:
+    """The format and the compression, by the first bytes and not by the name; text of any kind is CSV here."""
+    for start, compression in _COMPRESSED:
+        if head.startswith(start):
+            return Format.CSV, compression
+    if head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F:  # a frame that zstd skips
+        return Format.CSV, "zstd"
+    for start, format_ in _TYPED:
+        if head.startswith(start):
+            return format_, None
+    if head[8:12] == b"DUCK":
+        return Format.DUCKDB, None
+    return Format.CSV, None
 
 
-def compression_of(path: Path) -> str | None:
-    """`gzip`, `zip`, `parquet` or None, by the first bytes and not by the name."""
-    with reading(path), path.open("rb") as file:
-        start = file.read(4)
-    if start[:2] == b"\x1f\x8b":
-        return "gzip"
-    if start == b"PK\x03\x04" or start == b"PK\x05\x06":
-        return "zip"
-    return "parquet" if start == b"PAR1" else None
+_COMPRESSED = (
+    (b"\x1f\x8b", "gzip"),
+    (b"PK\x03\x04", "zip"),
+    (b"PK\x05\x06", "zip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\xfd7zXZ\x00", "xz"),
+)
+_TYPED = (
+    (b"PAR1", Format.PARQUET),
+    (b"ARROW1", Format.ARROW),
+    (b"FEA1", Format.ARROW),
+    (b"\xff\xff\xff\xff", Format.ARROW_STREAM),
+    (b"SQLite format 3\x00", Format.SQLITE),
+)
 
 
-def members_of(path: Path) -> tuple[list[zipfile.ZipInfo], list[str]]:
+def members_of(path: Path, suffixes: tuple[str, ...]) -> tuple[list[zipfile.ZipInfo], list[str]]:
     """The members of a zip file that can be loaded, and the names of the others."""
     with reading(path), zipfile.ZipFile(path) as archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
+    if len(infos) > MAX_MEMBERS:
+        raise UnreadableFile(f"{path.name} has {len(infos):,} members; at most {MAX_MEMBERS:,} are taken")
     infos = [info for info in infos if not any(part[:1] in "._" for part in Path(info.filename).parts)]
-    taken = [info for info in infos if info.filename.lower().endswith(TEXT_SUFFIXES)] or infos[:1]
+    taken = [info for info in infos if info.filename.lower().endswith(suffixes)] or infos[:1]
     return taken, [info.filename for info in infos if info not in taken]
 
 
+def check_member(path: Path, info: zipfile.ZipInfo) -> None:
+    """`UnreadableFile` for a member that is encrypted, is itself a zip, or expands beyond all measure."""
+    if info.flag_bits & 1:
+        raise UnreadableFile(f"{info.filename} in {path.name} is encrypted; unpack it first", path=str(path))
+    if info.filename.lower().endswith(".zip"):
+        raise UnreadableFile(f"{info.filename} is a zip in a zip, which is not opened; unpack it first", path=str(path))
+    _check_expansion(path, info.file_size, info.compress_size)
+
+
+def _check_expansion(path: Path, produced: int, read: int) -> None:
+    if produced > FREE_BYTES and produced > MAX_EXPANSION * max(read, 1):
+        raise UnreadableFile(
+            f"{path.name} expands to more than {MAX_EXPANSION} times its size ({read:,} bytes become {produced:,}), "
+            "as no market data does; unpack it first if it is meant",
+            path=str(path),
+        )
+
+
 def text_pieces(
-    path: Path, member: str | None, compression: str | None, dialect: Dialect, piece_bytes: int = PIECE_BYTES
+    path: Path,
+    member: str | None,
+    compression: str | None,
+    dialect: Dialect,
+    piece_bytes: int = PIECE_BYTES,
+    limit: int | None = None,
 ) -> Pieces:
-    """The file's text in UTF-8, lines ended by LF, no byte-order mark; `UnreadableFile` where it cannot be read on."""
-    pieces = raw_pieces(path, member, compression, piece_bytes)
+    """The file's text in UTF-8, lines ended by LF, no byte-order mark; `UnreadableFile` where it cannot be read on.
+
+    Of the file as it is on disk only the first `limit` bytes are read.
+    """
+    pieces = raw_pieces(path, member, compression, piece_bytes, limit)
     pieces = _without_mark(pieces) if dialect.encoding == "utf-8" else _transcoded(pieces, dialect.encoding)
     return _with_newlines(pieces) if dialect.returns else pieces
 
 
-def last_bytes(path: Path, count: int) -> bytes:
-    """The end of an uncompressed file."""
-    with reading(path), path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - count))
-        return file.read()
-
-
-def raw_pieces(path: Path, member: str | None, compression: str | None, piece_bytes: int = PIECE_BYTES) -> Pieces:
-    """The file's bytes, decompressed."""
+def raw_pieces(
+    path: Path,
+    member: str | None,
+    compression: str | None,
+    piece_bytes: int = PIECE_BYTES,
+    limit: int | None = None,
+) -> Pieces:
+    """The file's bytes, decompressed; `UnreadableFile` where they cannot be, or expand beyond all measure."""
     with reading(path):
-        if compression == "zip":
-            yield from _zip_pieces(path, member or "", piece_bytes)
-        elif compression == "gzip":
-            yield from _gzip_pieces(path, piece_bytes)
-        else:
-            yield from _plain_pieces(path, piece_bytes)
+        if compression is None:
+            yield from _plain_pieces(path, piece_bytes, limit)
+            return
+        produced = 0
+        for piece, done in _decompressed(path, member, compression, piece_bytes, limit):
+            produced += len(piece)
+            _check_expansion(path, produced, done)
+            yield piece, done
+
+
+def _decompressed(path: Path, member: str | None, compression: str, piece_bytes: int, limit: int | None) -> Pieces:
+    if compression == "zip":
+        return _zip_pieces(path, member or "", piece_bytes)
+    if compression == "zstd":
+        return _zstd_pieces(path, piece_bytes)
+    packed = _plain_pieces(path, piece_bytes, limit)
+    return _gzip_pieces(packed, piece_bytes) if compression == "gzip" else _xz_pieces(packed, piece_bytes)
 
 
 @contextmanager
@@ -113,22 +166,24 @@ def reading(path: Path) -> Iterator[None]:
         raise UnreadableFile(f"{path.name} cannot be read: {exc.strerror or exc}", path=str(path)) from exc
     except EOFError as exc:
         raise UnreadableFile(f"{path.name} is cut off: {exc}", path=str(path)) from exc
-    except (zlib.error, zipfile.BadZipFile, NotImplementedError) as exc:
+    except (zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError) as exc:
         raise UnreadableFile(f"{path.name} is damaged: {exc}", path=str(path)) from exc
 
 
-def _plain_pieces(path: Path, piece_bytes: int) -> Pieces:
+def _plain_pieces(path: Path, piece_bytes: int, limit: int | None) -> Pieces:
     done = 0
     with path.open("rb") as file:
-        while piece := file.read(piece_bytes):
+        while piece := file.read(piece_bytes if limit is None else min(piece_bytes, limit - done)):
             done += len(piece)
             yield piece, done
+    if limit is not None and done < limit:
+        raise EOFError(f"it had {limit:,} bytes when it was looked at, and now has {done:,}")
 
 
-def _gzip_pieces(path: Path, piece_bytes: int) -> Pieces:
+def _gzip_pieces(packed: Pieces, piece_bytes: int) -> Pieces:
     """Like gzip.open, but whatever comes before a cut is given before the error is raised."""
     inflate = zlib.decompressobj(wbits=31)
-    for piece, done in _plain_pieces(path, piece_bytes):
+    for piece, done in packed:
         rest = piece
         while rest:
             if inflate.eof:
@@ -142,11 +197,33 @@ def _gzip_pieces(path: Path, piece_bytes: int) -> Pieces:
         raise EOFError("the gzip stream has no end")
 
 
+def _xz_pieces(packed: Pieces, piece_bytes: int) -> Pieces:
+    """Stream after stream, as `lzma.open` reads them, with a limit to the memory that a stream may ask for."""
+    unpack = lzma.LZMADecompressor(memlimit=_XZ_MEMORY_BYTES)
+    for piece, done in packed:
+        rest = piece
+        while rest or not (unpack.needs_input or unpack.eof):
+            if unpack.eof:
+                rest = rest.lstrip(b"\0")
+                if not rest:
+                    break
+                unpack = lzma.LZMADecompressor(memlimit=_XZ_MEMORY_BYTES)
+            yield unpack.decompress(rest, piece_bytes), done
+            rest = unpack.unused_data if unpack.eof else b""
+    if not unpack.eof:
+        raise EOFError("the xz stream has no end")
+
+
+def _zstd_pieces(path: Path, piece_bytes: int) -> Pieces:
+    with pa.OSFile(str(path)) as packed, pa.CompressedInputStream(packed, "zstd") as stream:
+        while piece := stream.read(piece_bytes):
+            yield piece, packed.tell()
+
+
 def _zip_pieces(path: Path, member: str, piece_bytes: int) -> Pieces:
     with zipfile.ZipFile(path) as archive:
         info = archive.getinfo(member)
-        if info.flag_bits & 1:
-            raise UnreadableFile(f"{member} in {path.name} is encrypted; unpack it first", path=str(path))
+        check_member(path, info)
         done = 0
         with archive.open(info) as file:
             while piece := file.read(piece_bytes):

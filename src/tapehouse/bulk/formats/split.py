@@ -1,12 +1,13 @@
 """Text in blocks of whole rows, and where the rows of a block are. No I/O.
 
 A newline inside quotes does not end a row. A quote that is never closed would swallow the rest of a file: when no row
-ends within `MAX_ROW_BYTES`, the line with that quote is a block of its own, and reading goes on after it.
+ends within `MAX_ROW_BYTES`, the line with that quote is a block of its own, and reading goes on after it. Of a line
+that is itself longer, the beginning is a block of its own, and the rest is skipped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 import numpy as np
@@ -14,6 +15,8 @@ import numpy as np
 from tapehouse.errors import UnreadableFile
 
 MAX_ROW_BYTES = 1 << 20
+SHOWN_BYTES = 1_000
+"""So much of a line that is too long is kept."""
 NEWLINE, RETURN, QUOTE = b"\n", b"\r", b'"'
 
 
@@ -21,13 +24,14 @@ class Block(msgspec.Struct, frozen=True):
     """Whole rows of a text file. `line` is the number of the first one's line, from 1.
 
     `source_bytes` is how far the file was read, as it is on disk, when the block was complete. A block that is `cut`
-    is the beginning of a row whose rest could not be read.
+    is the beginning of a row whose rest could not be read, one that is `long` that of a row beyond all measure.
     """
 
     data: bytes
     line: int
     source_bytes: int = 0
     cut: bool = False
+    long: bool = False
 
 
 class Rows(msgspec.Struct, frozen=True):
@@ -44,13 +48,21 @@ class Rows(msgspec.Struct, frozen=True):
         return Rows(self.starts[rows], self.ends[rows], self.lines[rows])
 
 
-def split(pieces: Iterable[tuple[bytes, int]], block_bytes: int, line: int = 1) -> Iterator[Block]:
+def split(
+    pieces: Iterable[tuple[bytes, int]],
+    block_bytes: int,
+    line: int = 1,
+    *,
+    quotes: bool = True,
+    is_cut: Callable[[], bool] = bool,
+) -> Iterator[Block]:
     """Pieces of a text (with how far the file was read) as blocks of about `block_bytes`, in order, nothing left out.
 
-    A piece ends anywhere, also inside a row; lines end with LF or CR LF. When the pieces end with `UnreadableFile`,
-    what came before is still given, and then the error raised.
+    A piece ends anywhere, also inside a row; lines end with LF or CR LF, and not inside `quotes`. When the pieces end
+    with `UnreadableFile`, what came before is still given, and then the error raised. `is_cut` says at the end
+    whether a last row without a newline is only the beginning of one.
     """
-    splitter = _Splitter(line)
+    splitter = _Splitter(line, quotes)
     failure: UnreadableFile | None = None
     pieces = iter(pieces)
     while True:
@@ -64,7 +76,7 @@ def split(pieces: Iterable[tuple[bytes, int]], block_bytes: int, line: int = 1) 
         splitter.add(piece, done)
         if splitter.size >= block_bytes:
             yield from splitter.whole_rows()
-    yield from splitter.rest(cut=failure is not None)
+    yield from splitter.rest(cut=failure is not None or is_cut())
     if failure is not None:
         raise failure
 
@@ -72,22 +84,30 @@ def split(pieces: Iterable[tuple[bytes, int]], block_bytes: int, line: int = 1) 
 class _Splitter:
     """What was read of a text and not yet given as a block."""
 
-    def __init__(self, line: int) -> None:
+    def __init__(self, line: int, quotes: bool) -> None:
         self._held: list[bytes | memoryview] = []
-        self._line, self._done = line, 0
+        self._line, self._done, self._quotes = line, 0, quotes
+        self._skipping = False
         self.size = 0
 
     def add(self, piece: bytes, done: int) -> None:
-        self._held.append(piece)
         self._done = done
+        if self._skipping:
+            end = piece.find(NEWLINE) + 1
+            self._skipping = end == 0
+            self._line += end > 0
+            piece = piece[end:] if end else b""
+        self._held.append(piece)
         self.size += len(piece)
 
     def whole_rows(self) -> Iterator[Block]:
         """As many whole rows as there are; when the first row ends nowhere in sight, its first line by itself."""
-        if self._held and not any(QUOTE in piece for piece in self._held):
+        if self._held and not (self._quotes and any(QUOTE in piece for piece in self._held)):
             yield from self._plain_rows()
         while end := self._end():
             yield self._block(end)
+        if self.size > MAX_ROW_BYTES:
+            yield self._beginning()
 
     def _plain_rows(self) -> Iterator[Block]:
         """Without quotes the last newline is the end, and nothing but the row after it is copied twice."""
@@ -101,19 +121,22 @@ class _Splitter:
 
     def _end(self) -> int:
         data = self._joined()
-        end = end_of_rows(data)
+        end = end_of_rows(data) if self._quotes else data.rfind(NEWLINE) + 1
         if end == 0 and len(data) > MAX_ROW_BYTES:
             end = data.find(NEWLINE) + 1
-            if end == 0:
-                message = f"line {self._line:,} does not end within {MAX_ROW_BYTES:,} bytes: these are no rows of text"
-                raise UnreadableFile(message)
         return end
+
+    def _beginning(self) -> Block:
+        """The beginning of a line that is longer than any row; what follows up to its end is skipped."""
+        data = self._joined()
+        self._held, self.size, self._skipping = [], 0, True
+        return Block(data[:SHOWN_BYTES], self._line, self._done, long=True)
 
     def rest(self, *, cut: bool) -> Iterator[Block]:
         """The end of a file, whose last row needs no newline unless the file was cut."""
         yield from self.whole_rows()
         while data := self._joined():
-            closed = cut or data.count(QUOTE) % 2 == 0
+            closed = cut or not self._quotes or data.count(QUOTE) % 2 == 0
             yield self._block(len(data) if closed else (data.find(NEWLINE) + 1 or len(data)), cut=cut)
 
     def _joined(self) -> bytes:

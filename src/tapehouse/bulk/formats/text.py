@@ -12,15 +12,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
-from tapehouse.bulk.base import BadRow, RecognisedFile
-from tapehouse.bulk.formats.convert import NULLS, cast_or_null, floats_of, time_type
-from tapehouse.bulk.formats.split import NEWLINE, QUOTE, Block, Rows, fields_of, lines_of, rows_of
+from tapehouse.bulk.base import PRICES, BadRow, RecognisedFile, Times, TimeStyle
+from tapehouse.bulk.formats.convert import (
+    NULLS,
+    cast_or_null,
+    fixed_point,
+    floats_of,
+    in_one_unit,
+    renamed,
+    time_type,
+)
+from tapehouse.bulk.formats.split import MAX_ROW_BYTES, NEWLINE, QUOTE, Block, Rows, fields_of, lines_of, rows_of
 from tapehouse.bulk.validate import TIME_FIELDS, Judge, Verdict
 from tapehouse.model import NAME, SCHEMAS
 
 CUT = "the file is cut off in this row"
+LONG = f"the row is longer than {MAX_ROW_BYTES:,} bytes, of which only the beginning is kept here"
 NO_CSV = "the row is no CSV: a line ends inside it"
 UNCLOSED = "a quote is never closed"
+_STATED = r"[ T]\d\d.*(Z|[+-]\d\d(:?\d\d)?)$"
+_UNSTATED = r"^\d{4}-\d\d-\d\d([ T][0-9:.]+)?$"
 
 
 def _none() -> list[tuple[str, BadRow]]:
@@ -51,17 +62,18 @@ class TextParser:
     def __init__(self, file: RecognisedFile, judge: Judge) -> None:
         if file.dialect is None or file.times is None or file.kind is None:
             raise ValueError(f"{file.name} was not recognised")
-        self._file, self._dialect, self._judge = file, file.dialect, judge
+        self._file, self._dialect, self._times, self._judge = file, file.dialect, file.times, judge
         names = {field.name for field in SCHEMAS[file.kind]}
         self._fields = {field: place for field, place in file.places.items() if field in names or field in TIME_FIELDS}
         self._numbers = {field.name for field in SCHEMAS[file.kind] if field.type in (pa.float64(), pa.int64())}
+        self._fixed = PRICES.intersection(self._fields) if file.decimals else frozenset[str]()
         self._time_type = time_type(file.times)
         self._wrong_width = f"the number of fields is not {self._dialect.width}"
 
     def __call__(self, block: Block) -> Parsed:
         """The rows of a block, every one either good or bad."""
-        if block.cut or not block.data.strip():
-            return self._nothing(block)
+        if block.cut or block.long or not block.data.strip():
+            return nothing(block)
         try:
             table = self._read(block.data, self._types())
         except pa.ArrowInvalid:
@@ -69,22 +81,26 @@ class TextParser:
         if QUOTE in block.data and table.num_rows != _lines(block) and len(rows_of(block)) != _filled_lines(block):
             return self._diagnose(block)
         verdict = Verdict(table.num_rows)
-        good = self._judge(self._columns(table), verdict)
+        columns = {field: self._settled(field, column, verdict) for field, column in self._columns(table).items()}
+        good = self._judge(columns, verdict)
         if verdict.good is None:
             return Parsed(table=good, rows=verdict.rows, remarks=verdict.remarks, source_bytes=block.source_bytes)
         rows = rows_of(block)
         if len(rows) != verdict.rows:  # Arrow sees other rows than we do, so that their lines are not known
             return self._diagnose(block)
-        return self._parsed(block, good, verdict, [(rows.take(verdict.bad), verdict.reasons_of_bad)])
+        return parsed(block, good, verdict, [(rows.take(verdict.bad), verdict.reasons_of_bad)])
 
     def _types(self) -> dict[str, pa.DataType]:
-        return {field: self._type(field) for field in self._fields}
+        return {field: self.type_of(field) for field in self._fields}
 
-    def _type(self, field: str) -> pa.DataType:
+    def type_of(self, field: str) -> pa.DataType:
+        """As what Arrow parses a field."""
         if field == "symbol":
             return NAME
         if field == "timestamp" or (field in TIME_FIELDS and self._one_time):
             return self._time_type
+        if field in self._fixed:
+            return pa.int64()
         return pa.float64() if field in self._numbers else pa.string()
 
     @property
@@ -114,40 +130,19 @@ class TextParser:
     def _columns(table: pa.Table) -> dict[str, pa.Array]:
         return {name: _array(table.column(name)) for name in table.column_names}
 
-    def _nothing(self, block: Block) -> Parsed:
-        rows = rows_of(block)
-        return self._parsed(block, pa.table({}), Verdict(0), [(rows, lambda: [CUT] * len(rows))])
-
-    @staticmethod
-    def _parsed(block: Block, good: pa.Table, verdict: Verdict, bad: list[_Bad]) -> Parsed:
-        count = sum(len(rows) for rows, _ in bad)
-
-        def texts() -> list[tuple[str, BadRow]]:
-            found = [each for rows, reasons in bad for each in zip(reasons(), _texts(block, rows), strict=True)]
-            return sorted(found, key=lambda each: each[1].line)
-
-        return Parsed(
-            table=good,
-            rows=good.num_rows + count,
-            bad_rows=count,
-            bad=texts,
-            remarks=verdict.remarks,
-            source_bytes=block.source_bytes,
-        )
-
     def _diagnose(self, block: Block) -> Parsed:
         """Read everything as text, and judge value by value; for blocks in which something does not fit."""
         rows, widths = self._rows(block)
         wrong = rows.take(np.flatnonzero(widths != self._dialect.width))
         rows = rows.take(np.flatnonzero(widths == self._dialect.width))
-        bad: list[_Bad] = [(wrong, lambda: [self._reason(row.row) for row in _texts(block, wrong)])]
+        bad: list[_Bad] = [(wrong, lambda: [self._reason(row.row) for row in texts_of(block, wrong)])]
         verdict = Verdict(len(rows))
         if len(rows) == 0:
-            return self._parsed(block, pa.table({}), verdict, bad)
+            return parsed(block, pa.table({}), verdict, bad)
         texts = self._texts(block, rows, verdict)
         typed = {field: self._convert(field, column, verdict) for field, column in texts.items()}
         good = self._judge(typed, verdict)
-        return self._parsed(block, good, verdict, [*bad, (rows.take(verdict.bad), verdict.reasons_of_bad)])
+        return parsed(block, good, verdict, [*bad, (rows.take(verdict.bad), verdict.reasons_of_bad)])
 
     def _reason(self, row: str) -> str:
         return UNCLOSED if row.count('"') % 2 else self._wrong_width
@@ -205,22 +200,77 @@ class TextParser:
     def _convert(self, field: str, raw: pa.Array, verdict: Verdict) -> pa.Array:
         """A column as the judge takes it; the verdict gets the rows that are not what they should be."""
         texts = cast_or_null(raw, pa.utf8())
-        _reject_lost(raw, texts, verdict, f"{field} is not UTF-8")
-        texts = pc.utf8_trim_whitespace(texts)
+        reject_lost(raw, texts, verdict, f"{field} is not UTF-8")
+        return self.read_texts(field, pc.utf8_trim_whitespace(texts), verdict)
+
+    def read_texts(self, field: str, texts: pa.Array, verdict: Verdict) -> pa.Array:
+        """A column of texts without spaces around them, null where a value is missing, as the judge takes it."""
         if field == "symbol":
             return texts.dictionary_encode()
-        if field in self._numbers:
+        if field in self._fixed:
+            values = cast_or_null(texts, pa.int64())
+            reject_lost(texts, values, verdict, f"{field} is not a whole number of 1e-{self._file.decimals}")
+        elif field in self._numbers:
             values = floats_of(texts, self._dialect.decimal)
-            _reject_lost(texts, values, verdict, f"{field} is not a number")
-            return values
-        values = cast_or_null(texts, self._type(field))
-        _reject_lost(texts, values, verdict, f"{field} is not a time that int64 nanoseconds hold")
-        return values
+            reject_lost(texts, values, verdict, f"{field} is not a number")
+        else:
+            values = cast_or_null(texts, self.type_of(field))
+            reject_no_times(texts, values, field, self._times, verdict)
+        return self._settled(field, values, verdict)
+
+    def _settled(self, field: str, column: pa.Array, verdict: Verdict) -> pa.Array:
+        """A column that Arrow parsed, with what Arrow does not know of the file."""
+        if field in self._fixed:
+            return fixed_point(column, self._file.decimals)
+        if field in TIME_FIELDS:
+            return in_one_unit(column, self._times, verdict)
+        return renamed(column, self._file.values.get(field))
 
 
-def _reject_lost(before: pa.Array, after: pa.Array, verdict: Verdict, reason: str) -> None:
+def nothing(block: Block) -> Parsed:
+    """A block of which no row is good: blank, cut off, or a row beyond all measure."""
+    rows = rows_of(block)
+    return parsed(block, pa.table({}), Verdict(0), [(rows, lambda: [LONG if block.long else CUT] * len(rows))])
+
+
+def parsed(block: Block, good: pa.Table, verdict: Verdict, bad: list[_Bad]) -> Parsed:
+    """The good rows of a block, with the bad ones."""
+    count = sum(len(rows) for rows, _ in bad)
+
+    def texts() -> list[tuple[str, BadRow]]:
+        found = [each for rows, reasons in bad for each in zip(reasons(), texts_of(block, rows), strict=True)]
+        return sorted(found, key=lambda each: each[1].line)
+
+    return Parsed(
+        table=good,
+        rows=good.num_rows + count,
+        bad_rows=count,
+        bad=texts,
+        remarks=verdict.remarks,
+        source_bytes=block.source_bytes,
+    )
+
+
+def reject_lost(before: pa.Array, after: pa.Array, verdict: Verdict, reason: str) -> None:
+    """Reject the rows that had a value and, converted, have none."""
     if after.null_count > before.null_count:
         verdict.reject(pc.and_(pc.is_valid(before), pc.is_null(after)).to_numpy(zero_copy_only=False), reason)
+
+
+def reject_no_times(texts: pa.Array, values: pa.Array, field: str, times: Times, verdict: Verdict) -> None:
+    """Reject the rows whose time could not be read; one that has an offset unlike the others, or none, says so."""
+    if values.null_count == texts.null_count:
+        return
+    if times.style is TimeStyle.ISO and not times.dates:
+        lost = pc.and_(pc.is_valid(texts), pc.is_null(values))
+        other = pc.and_(lost, pc.match_substring_regex(texts, _UNSTATED if times.stated else _STATED))
+        has = (
+            "no offset from UTC, which the others have"
+            if times.stated
+            else "an offset from UTC, which the others have not"
+        )
+        verdict.reject(other.fill_null(False).to_numpy(zero_copy_only=False), f"{field} states {has}")
+    reject_lost(texts, values, verdict, f"{field} is not a time that int64 nanoseconds hold")
 
 
 def _array(column: pa.ChunkedArray) -> Any:
@@ -235,7 +285,7 @@ def _filled_lines(block: Block) -> int:
     return len(lines_of(block, 0, len(block.data), block.line))
 
 
-def _texts(block: Block, rows: Rows) -> list[BadRow]:
+def texts_of(block: Block, rows: Rows) -> list[BadRow]:
     """The text of rows, with `\\xNN` for bytes that are not UTF-8."""
     return [
         BadRow(int(line), block.data[start:end].decode("utf-8", "backslashreplace"))

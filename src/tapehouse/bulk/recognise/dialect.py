@@ -17,6 +17,8 @@ from tapehouse.errors import UnreadableFile, UnrecognisedFile
 DELIMITERS = ",;\t|"
 HEADER_LINES = 20
 """A header is looked for in this many lines; what comes before it are titles and remarks."""
+LINE_CHARACTERS = csv.field_size_limit()
+"""Longer lines are no rows by which a file is recognised; reading them is another matter."""
 
 _MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?$")
@@ -50,12 +52,20 @@ def layout_of(sample: Sample, options: LoadOptions) -> Layout:
 
 
 def _layout(sample: Sample, options: LoadOptions) -> Layout:
-    encoding, notes = _encoding(sample.head, options.encoding)
-    text = _decode(sample.head, encoding)
+    encoding, notes = encoding_of(sample.head, options.encoding)
+    text = decoded(sample.head, encoding)
     returns = "\n" not in text and "\r" in text
     lines = _lines(text, returns, sample.whole)
+    if any(len(line) > LINE_CHARACTERS for line in lines):
+        lines = ["\n" if len(line) > LINE_CHARACTERS else line for line in lines]
+        if sum(bool(line.strip()) for line in lines) < 2:
+            message = f"these are no rows of text: a line has more than {LINE_CHARACTERS:,} characters"
+            raise UnreadableFile(message, more=not sample.whole)
+        notes.append(f"lines of more than {LINE_CHARACTERS:,} characters are not looked at here")
     if not any(line.strip() for line in lines):
-        raise UnreadableFile("the file is empty" if not text else "the file has only blank lines")
+        raise UnreadableFile(
+            "the file is empty" if not text else "the file has only blank lines", more=not sample.whole
+        )
     delimiter = options.delimiter or _delimiter(lines)
     parsed = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
     skip, header = _header(parsed, lines, delimiter, options)
@@ -63,7 +73,7 @@ def _layout(sample: Sample, options: LoadOptions) -> Layout:
     names = [name.strip() for name in header] if header else [str(n + 1) for n in range(_width(rows))]
     if skip > bool(header):
         notes.append(f"{skip - bool(header)} lines before the header are not taken")
-    tail = _lines(_decode(sample.tail, encoding), returns, True)[1:] if encoding != "utf-16" else []
+    tail = _lines(decoded(sample.tail, encoding), returns, True)[1:] if encoding != "utf-16" else []
     rows += [row for row in csv.reader(tail, delimiter=delimiter, skipinitialspace=True) if row]
     dialect = Dialect(
         delimiter=delimiter,
@@ -77,7 +87,8 @@ def _layout(sample: Sample, options: LoadOptions) -> Layout:
     return Layout(dialect, names, [row for row in rows if len(row) == len(names)], notes)
 
 
-def _encoding(data: bytes, said: str | None) -> tuple[str, list[str]]:
+def encoding_of(data: bytes, said: str | None) -> tuple[str, list[str]]:
+    """The encoding of a text by its mark or its bytes, with remarks; `UnreadableFile` when it is no text."""
     if said:
         decoder_of(said)
         normal = said.lower().replace("_", "-")
@@ -96,7 +107,8 @@ def _encoding(data: bytes, said: str | None) -> tuple[str, list[str]]:
     return "utf-8", []
 
 
-def _decode(data: bytes, encoding: str) -> str:
+def decoded(data: bytes, encoding: str) -> str:
+    """A sample as text, without a byte-order mark."""
     return decoder_of(encoding).decode(data).removeprefix("\ufeff")
 
 
@@ -162,11 +174,15 @@ def _lines_before(lines: Sequence[str], parsed: list[list[str]], delimiter: str,
 
 
 def _decimal(rows: Sequence[Sequence[str]], delimiter: str) -> str:
-    """A comma when more cells are numbers with a comma than with a point."""
-    if delimiter == ",":
-        return "."
+    """A comma when more cells are numbers with a comma than with a point.
+
+    Between commas such cells are in quotes, and `1,234` may be a thousand: there some have to show that it is not.
+    """
     cells = [cell.strip() for row in rows[:200] for cell in row if _NUMBER.match(cell.strip())]
-    return "," if sum("," in cell for cell in cells) > sum("." in cell for cell in cells) else "."
+    commas = [cell for cell in cells if "," in cell]
+    if delimiter == "," and all(len(cell.rpartition(",")[2]) == 3 for cell in commas):
+        return "."
+    return "," if len(commas) > sum("." in cell for cell in cells) else "."
 
 
 def names_without_header(rows: Sequence[Sequence[str]], width: int) -> list[str] | None:

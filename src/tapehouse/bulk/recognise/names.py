@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -49,6 +50,10 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
 }
 """Per field, the spellings without case, spaces and signs; the earlier one counts when a file has two of them."""
 
+UNNAMED = frozenset(("", "unnamed0", "index", "level0", "indexlevel0"))
+"""What pandas and Polars call, in effect, the index of a data frame without a name."""
+
+_KNOWN = frozenset(spelling for each in SPELLINGS.values() for spelling in each)
 _TELLING = {Kind.BARS: ("open", "high", "low", "close"), Kind.QUOTES: ("bid", "ask"), Kind.TRADES: ("price", "size")}
 _TIMES = ("timestamp", "date", "time")
 
@@ -61,6 +66,7 @@ class Columns(msgspec.Struct, frozen=True):
     zeros: tuple[str, ...]
 
 
+@lru_cache(maxsize=4096)
 def plain(name: str) -> str:
     """A column's name without what spellings differ in: `<Adj Close>` and `adj_close` are both `adjclose`."""
     return re.sub(r"[^0-9a-z]", "", name.lower())
@@ -68,8 +74,7 @@ def plain(name: str) -> str:
 
 def known_names(names: Sequence[str]) -> int:
     """How many of the names are in the table."""
-    spellings = {spelling for each in SPELLINGS.values() for spelling in each}
-    return sum(plain(name) in spellings for name in names)
+    return sum(plain(name) in _KNOWN for name in names)
 
 
 def match(names: Sequence[str], mapping: Mapping[str, str], kind: Kind | None = None) -> Columns:
@@ -79,6 +84,8 @@ def match(names: Sequence[str], mapping: Mapping[str, str], kind: Kind | None = 
     kind = kind or _kind(names, {*taken, *zeros})
     wanted = {*fields_of(kind), *_TIMES}
     taken = _one_time({field: places for field, places in taken.items() if field in wanted}, said)
+    if not any(field in taken for field in _TIMES) and names and plain(names[0]) in UNNAMED:
+        taken["timestamp"] = [0]
     missing = [field for field in _required(kind) if field not in taken and field not in zeros]
     if missing:
         raise _missing(names, kind, missing)

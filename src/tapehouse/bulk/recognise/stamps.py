@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from tapehouse.bulk.base import Times, TimeStyle
-from tapehouse.bulk.formats.convert import UNIT_NS, cast_or_null, nanoseconds, time_type
+from tapehouse.bulk.formats.convert import UNIT_NS, band, cast_or_null, in_one_unit, nanoseconds, time_type
 from tapehouse.errors import UnrecognisedFile
 from tapehouse.model import DAY_NS
 
@@ -65,9 +65,15 @@ def reading_of(texts: Sequence[str], clocks: Sequence[str] | None, said: str | N
 def read_as(columns: Sequence[Sequence[str]], times: Times) -> tuple[np.ndarray, np.ndarray]:
     """The nanoseconds of the sample's good rows, and which rows these are."""
     arrays = [cast_or_null(pa.array(each, pa.string()), time_type(times)) for each in columns]
+    arrays = [in_one_unit(each, times, None) for each in arrays]
     values, missing = nanoseconds(arrays, times)
     missing = missing | (values < _EARLIEST) | (values > _LATEST)
     return values[~missing], np.flatnonzero(~missing)
+
+
+def is_clear(times: Times) -> bool:
+    """Whether other files with times like these may be read alike without asking which is day and which month."""
+    return times.style is not TimeStyle.FORMAT or (times.format or "").startswith("%Y") or "%b" in (times.format or "")
 
 
 def _reading(columns: Sequence[Sequence[str]], times: Times, why: str) -> Reading:
@@ -100,12 +106,24 @@ def _epoch(texts: list[str]) -> Reading | None:
     if all(len(text) in (8, 12, 14) and text[:2] in ("19", "20") for text in numbers):
         return None
     unit = next(unit for unit, limit in _MAGNITUDES if middle < limit)
-    times = Times(style=TimeStyle.EPOCH, unit=unit, fractional=any("." in text for text in numbers))
+    fractional = any("." in text for text in numbers)
+    times = Times(style=TimeStyle.EPOCH, unit=unit, fractional=fractional, guessed=not fractional and _clear(numbers))
     reading = _reading([texts], times, "")
     if len(reading.good) < max(1, len(texts) // 2):
         return None
     shown = np.datetime_as_string(reading.values[:1].view("M8[ns]"), unit="s")[0]
     return reading._replace(why=f"by their magnitude: {texts[reading.good[0]]} is {shown}Z")
+
+
+def _clear(numbers: list[str]) -> bool:
+    """Whether every one has a magnitude that an epoch of one unit has between 1973 and 2286."""
+    bands = [band(unit) for unit in UNIT_NS]
+    return all(any(low <= int(text) < high for low, high in bands) for text in numbers)
+
+
+def reading_with(columns: Sequence[Sequence[str]], times: Times, why: str) -> Reading:
+    """The reading of other texts as such times."""
+    return _reading([[text.strip() for text in each] for each in columns], times, why)
 
 
 def _iso(texts: list[str]) -> Reading | None:

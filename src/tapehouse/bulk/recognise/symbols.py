@@ -15,6 +15,10 @@ _GENERIC = {
     *("kline", "prices", "price", "data", "history", "hist", "historical", "adjusted", "adj", "raw", "export"),
     *("download", "all", "us", "sample", "test", "values", "market", "table"),
 }
+_SUFFIXES = {
+    *(".csv", ".txt", ".tsv", ".jsonl", ".ndjson", ".json", ".gz", ".zst", ".xz", ".zip", ".parquet", ".arrow"),
+    *(".arrows", ".feather", ".ipc", ".sqlite", ".sqlite3", ".db", ".duckdb"),
+}
 _DATE = re.compile(r"\d{4}$|\d{6}$|\d{8}$|\d{1,2}$")
 _OPTIONS = "say it with --symbol, --symbol-from name|folder|REGEX, or --map symbol=COLUMN"
 
@@ -31,16 +35,19 @@ def symbol_of(path: str, member: str | None, said: str | None, said_from: str | 
     if said is not None:
         return Named(check_symbol(said), "--symbol")
     if said_from == "folder":
-        return _checked(PurePath(path).parent.name, "the folder's name")
+        return symbol_said(PurePath(path).parent.name, "the folder's name")
     if said_from not in (None, "name"):
         return _searched(f"{path}/{member}" if member else path, str(said_from))
-    return _checked(_of_name(stem_of(member or path)), "the file's name")
+    name = _of_name(stem_of(member or path))
+    if not name and member is not None:
+        name = _of_name(stem_of(path))
+    return symbol_said(name, "the file's name")
 
 
 def stem_of(path: str) -> str:
     """A file's name without the endings that say its format."""
     name = PurePath(path).name
-    while (suffix := PurePath(name).suffix.lower()) in (".csv", ".txt", ".tsv", ".gz", ".zip", ".parquet"):
+    while (suffix := PurePath(name).suffix.lower()) in _SUFFIXES:
         name = name[: -len(suffix)]
     return name
 
@@ -67,10 +74,11 @@ def _searched(path: str, pattern: str) -> Named:
         raise InvalidRequest(f"--symbol-from {pattern!r} is no regular expression: {exc}") from exc
     if found is None:
         raise UnrecognisedFile(f"--symbol-from {pattern!r} finds nothing in {path!r}")
-    return _checked(found.group(1 if found.re.groups else 0) or "", "--symbol-from")
+    return symbol_said(found.group(1 if found.re.groups else 0) or "", "--symbol-from")
 
 
-def _checked(symbol: str, why: str) -> Named:
+def symbol_said(symbol: str, why: str) -> Named:
+    """A symbol that a name gives; `UnrecognisedFile` when it cannot be one."""
     try:
         return Named(check_symbol(symbol), why)
     except InvalidSymbol as exc:

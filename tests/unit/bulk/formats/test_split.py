@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapehouse.bulk.formats.split import MAX_ROW_BYTES, Block, end_of_rows, fields_of, rows_of, split
+from tapehouse.bulk.formats.split import MAX_ROW_BYTES, SHOWN_BYTES, Block, end_of_rows, fields_of, rows_of, split
 from tapehouse.errors import UnreadableFile
 
 cells = st.sampled_from(["", "1", "a,b", 'q"q', "two\nlines", "x y"])
@@ -85,9 +85,22 @@ def test_a_quote_that_is_never_closed_costs_one_line() -> None:
     assert next(block.line for block in blocks if b'"' in block.data) == 6
 
 
-def test_a_row_without_an_end_is_refused() -> None:
-    with pytest.raises(UnreadableFile, match="line 3 does not end within"):
-        list(split(pieces_of(b"a\nb\n" + b"x" * (MAX_ROW_BYTES + 10), 1 << 16), 1 << 16))
+@pytest.mark.parametrize("quotes", [True, False])
+@pytest.mark.parametrize("start", [b"x", b'"x'])
+def test_the_beginning_of_a_row_beyond_all_measure_is_a_block_and_the_rest_is_skipped(
+    quotes: bool, start: bytes
+) -> None:
+    data = b"a\nb\n" + start + b"x" * (10 * MAX_ROW_BYTES) + b"\nc\nd"
+    blocks = list(split(pieces_of(data, 1 << 16), 1 << 16, quotes=quotes))
+    assert b"".join(block.data for block in blocks if not block.long) == b"a\nb\nc\nd"
+    (long,) = [block for block in blocks if block.long]
+    assert (long.line, len(long.data)) == (3, SHOWN_BYTES)
+    assert [block.line for block in blocks if block.data.startswith(b"c")] == [4]
+
+
+def test_a_last_row_without_a_newline_is_cut_when_the_file_goes_on() -> None:
+    blocks = list(split(pieces_of(b"a\nb", 2), 1, is_cut=lambda: True))
+    assert [(block.data, block.cut) for block in blocks] == [(b"a\n", False), (b"b", True)]
 
 
 def test_what_comes_before_an_error_is_given_and_the_cut_row_marked() -> None:

@@ -1,58 +1,55 @@
-"""A Parquet file as rows of the model, batch by batch."""
+"""A file whose columns have types as rows of the model, batch by batch."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from tapehouse.bulk.base import BadRow, RecognisedFile, TimeStyle
-from tapehouse.bulk.formats.convert import UNIT_NS, cast_or_null, exact_floats, float_times, scaled, time_type
-from tapehouse.bulk.formats.files import reading
+from tapehouse.bulk.base import PRICES, BadRow, RecognisedFile, TimeStyle
+from tapehouse.bulk.formats.columnar import opened
+from tapehouse.bulk.formats.convert import (
+    UNIT_NS,
+    cast_or_null,
+    exact_floats,
+    fixed_point,
+    float_times,
+    in_one_unit,
+    renamed,
+    scaled,
+    time_type,
+)
 from tapehouse.bulk.formats.text import Parsed
 from tapehouse.bulk.formats.zones import Zone
 from tapehouse.bulk.validate import TIME_FIELDS, Judge, Verdict
-from tapehouse.errors import UnreadableFile, UnrecognisedFile
+from tapehouse.errors import UnrecognisedFile
 from tapehouse.model import SCHEMAS
 
 BATCH_ROWS = 131_072
 
 
 class Part(msgspec.Struct, frozen=True):
-    """Consecutive rows of a Parquet file; the first is number `row`, from 1."""
+    """Consecutive rows of a file; the first is number `row`, from 1."""
 
     batch: pa.RecordBatch
     row: int
     source_bytes: int
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[pq.ParquetFile]:
-    """The file; `UnreadableFile` when it is no Parquet, cut off or damaged, also while it is being read."""
-    try:
-        with reading(path), pq.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
-            yield file
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as exc:
-        raise UnreadableFile(f"{path.name} is no readable Parquet file: {exc}", path=str(path)) from exc
-
-
 def parts(file: RecognisedFile) -> Iterator[Part]:
     """The columns that are taken, in batches, in the order of the file."""
-    path = Path(file.path)
-    with opened(path) as source:
-        names = source.schema_arrow.names
+    with opened(file) as source:
+        names = source.schema.names
         columns = sorted({names[place] for place in file.places.values()})
-        row, total = 1, max(source.metadata.num_rows, 1)
-        for batch in source.iter_batches(BATCH_ROWS, columns=columns, use_threads=True):
-            yield Part(batch, row, int((row - 1 + batch.num_rows) / total * file.size))
+        row, total = 1, source.rows
+        for batch in source.batches(columns, BATCH_ROWS):
+            done = int((row - 1 + batch.num_rows) / max(total, 1) * file.size) if total is not None else 0
+            yield Part(batch, row, min(done, file.size))
             row += batch.num_rows
 
 
@@ -74,8 +71,8 @@ def _is_text(type_: pa.DataType) -> bool:
 
 
 _TESTS: dict[str, tuple[Any, ...]] = {
-    "text": (_is_text, pa.types.is_integer),
-    "numbers": (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, _is_text),
+    "text": (_is_text, pa.types.is_integer, pa.types.is_boolean, pa.types.is_null),
+    "numbers": (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null, _is_text),
     "times": (pa.types.is_timestamp, pa.types.is_date, pa.types.is_integer, pa.types.is_floating, _is_text),
     "times of day": (pa.types.is_time, pa.types.is_integer, _is_text),
 }
@@ -95,7 +92,7 @@ def _numbers(file: RecognisedFile) -> set[str]:
     return {field.name for field in SCHEMAS[file.kind] if field.type in (pa.float64(), pa.int64())}
 
 
-class ParquetParser:
+class TypedParser:
     """Parses the parts of one file; any thread may call it."""
 
     def __init__(self, file: RecognisedFile, judge: Judge) -> None:
@@ -122,20 +119,22 @@ class ParquetParser:
         if field == "symbol":
             return names_of(column)
         column = plain(column)
+        if field in PRICES and self._file.decimals and pa.types.is_integer(column.type):
+            return fixed_point(column, self._file.decimals)
         if field in self._numbers:
             values, lost = exact_floats(column)
             if lost is not None:
                 verdict.reject(lost.to_numpy(zero_copy_only=False), f"{field} is not a number that float64 holds")
             return values
         if field not in TIME_FIELDS:
-            return column.cast(pa.string())
+            return renamed(column.cast(pa.string()), self._file.values.get(field))
         return self._time(field, column, verdict)
 
     def _time(self, field: str, column: pa.Array, verdict: Verdict) -> pa.Array:
         times = self._file.times
         if times is None:
             raise ValueError(f"{self._file.name} was not recognised")
-        if pa.types.is_timestamp(column.type) and column.type.tz is not None and times.dates:
+        if pa.types.is_timestamp(column.type) and column.type.tz is not None and times.dates and not times.midnight:
             return _wall_clock(column)
         if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
             return column
@@ -144,7 +143,7 @@ class ParquetParser:
         if times.style is TimeStyle.EPOCH and pa.types.is_floating(column.type):
             values = float_times(column, times.unit or "s")
         elif column.type == (wanted := time_type(times)) or wanted == pa.string():
-            return column.cast(wanted)
+            return in_one_unit(column.cast(wanted), times, verdict)
         else:
             values = cast_or_null(pc.utf8_trim_whitespace(column.cast(pa.string())), wanted)
         lost = pc.and_(pc.is_valid(column), pc.is_null(values))

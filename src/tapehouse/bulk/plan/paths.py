@@ -1,0 +1,103 @@
+"""Which files are meant by paths: files, folders and globs. Links do not lead out of a folder that is searched."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from tapehouse.errors import NotFound
+
+TEXT_SUFFIXES = (".csv", ".txt", ".tsv", ".jsonl", ".ndjson")
+PACKED_SUFFIXES = (".gz", ".zst", ".xz")
+SUFFIXES = (
+    *TEXT_SUFFIXES,
+    *(f"{suffix}{packed}" for suffix in TEXT_SUFFIXES for packed in PACKED_SUFFIXES),
+    *(".zip", ".parquet", ".arrow", ".feather", ".ipc", ".arrows", ".sqlite", ".sqlite3", ".db", ".duckdb"),
+)
+DATA_FOLDER_MARK = "owner.lock"
+"""A folder with this file is a store's: its archive and its quarantine are not loaded by the way."""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """Files, each once, in the order in which they are loaded; and the links that were not followed."""
+
+    files: list[Path]
+    links: list[Path]
+
+
+def find(paths: Sequence[str | Path]) -> Found:
+    """The files that are meant by files, folders (searched for what can be loaded) and globs.
+
+    `NotFound` for a path that is not there, and for a folder without a file to load.
+    """
+    files: dict[Path, None] = {}
+    links: dict[Path, None] = {}
+    for path in paths:
+        found = _find(str(path))
+        files.update(dict.fromkeys(found.files))
+        links.update(dict.fromkeys(found.links))
+    return Found(list(files), list(links))
+
+
+def _find(path: str) -> Found:
+    if os.path.isdir(path):
+        return _in_folder(path)
+    if os.path.exists(path):
+        return Found([Path(path)], [])
+    if not any(character in path for character in "*?["):
+        raise NotFound(f"there is no file or folder {path}", path=path)
+    matches = sorted(glob.glob(path, recursive=True))
+    files = [Path(match) for match in matches if os.path.isfile(match)]
+    inside = [_find(match) for match in matches if "**" not in path and os.path.isdir(match)]
+    files += [file for found in inside for file in found.files]
+    if not files:
+        raise NotFound(f"no file matches {path}", path=path)
+    return Found(files, [link for found in inside for link in found.links])
+
+
+def _in_folder(path: str) -> Found:
+    files: list[Path] = []
+    links: list[Path] = []
+    for entry in _walk(path):
+        if entry.is_symlink() and _leads_out(entry, path):
+            links.append(Path(entry.path))
+        elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+            files.append(Path(entry.path))
+    if not files:
+        more = f", and does not follow {links[0]}, which leads out of it" if links else ""
+        raise NotFound(f"folder {path} has no file to load; looked for {' '.join(SUFFIXES)}{more}", path=path)
+    return Found(sorted(_once(files)), sorted(links))
+
+
+def _walk(path: str) -> Iterator[os.DirEntry[str]]:
+    """Everything below that is no folder, and links to folders; nothing hidden, and nothing of a store's folder."""
+    with os.scandir(path) as scan:
+        entries = [entry for entry in scan if not entry.name.startswith(".")]
+    if any(entry.name == DATA_FOLDER_MARK for entry in entries):
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path)
+        else:
+            yield entry
+
+
+def _leads_out(link: os.DirEntry[str], folder: str) -> bool:
+    """Whether a link is to a folder, or to a file that is not below the folder that is searched."""
+    if link.is_dir():
+        return True
+    return not Path(os.path.realpath(link.path)).is_relative_to(os.path.realpath(folder))
+
+
+def _once(files: list[Path]) -> list[Path]:
+    """Without links to files that are there themselves."""
+    linked = [file for file in files if file.is_symlink()]
+    if not linked:
+        return files
+    real = {os.path.realpath(file) for file in files if not file.is_symlink()}
+    kept = {os.path.realpath(link): link for link in linked}
+    return [file for file in files if not file.is_symlink()] + [link for at, link in kept.items() if at not in real]
