@@ -107,6 +107,7 @@ class Lane:
         self._name = name
         self._lock = threading.Lock()
         self._turns: Turns[_Call] = Turns()
+        self._stopped = False
         self._takers = 0
         """Tasks of the pool that will each take the next call; at least as many as calls wait."""
         self._call_s = 0.01
@@ -145,6 +146,8 @@ class Lane:
         """Have the call made when its turn comes."""
         waits = _Call(client, call, Future())
         with self._lock:
+            if self._stopped:
+                raise Unavailable("the server stops")
             if not admitted and self._most is not None and self.pending >= self._most:
                 crowded = self._turns.crowd_out(client)
                 if crowded is None:
@@ -153,21 +156,13 @@ class Lane:
                 crowded = None
             self._turns.add(client, waits)
             self.pending += 1
-            try:
-                self._call_taker()
-            except RuntimeError as exc:
-                self._turns.take_back(client, waits)
-                self.pending -= 1
-                raise Unavailable("the server stops") from exc
+            if self._takers < len(self._turns):
+                self._pool.submit(self._take)
+                self._takers += 1
         waits.future.add_done_callback(partial(self._ended, waits))
         if crowded is not None and crowded.future.set_running_or_notify_cancel():
             crowded.future.set_exception(self._overloaded())
         return waits.future
-
-    def _call_taker(self) -> None:
-        if self._takers < len(self._turns):
-            self._pool.submit(self._take)
-            self._takers += 1
 
     def _take(self) -> None:
         with self._lock:
@@ -197,14 +192,16 @@ class Lane:
 
     def stop(self) -> None:
         """Drop what waits, and take nothing more."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
         with self._lock:
+            self._stopped = True
             dropped = [self._turns.take() for _ in range(len(self._turns))]
         for call in dropped:
             call.future.cancel()
 
     def close(self) -> None:
-        """Wait for what was taken."""
+        """Take nothing more, and wait for what was taken."""
+        with self._lock:
+            self._stopped = True
         self._pool.shutdown()
 
 
