@@ -386,11 +386,15 @@ class SeriesCertificate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True):
-    """What a load read from its files and what the store gave back; `checked` is when, UTC nanoseconds."""
+    """What a load read from its files and what the store gave back; `checked` is when, UTC nanoseconds.
+
+    Its commits are the batch's after `first`, up to `head`.
+    """
 
     batch: str
     formula: str
     checked: int
+    first: int
     head: int
     counts: Counts
     series: list[SeriesCertificate]
@@ -402,10 +406,16 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Certified(msgspec.Struct, frozen=True, kw_only=True):
-    """A certificate in short: series and rows whose hashes agree, rows that were superseded, and the time it took."""
+    """A certificate in short: series and rows whose hashes agree, and the time it took to read them back.
+
+    Of the rows, `unchanged` were in the store, `repeated` of these since the load itself had brought them; beside them
+    are `superseded` ones (see `SeriesCertificate`).
+    """
 
     series: int
     rows: int
+    unchanged: int
+    repeated: int
     superseded: int
     seconds: float
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from tapehouse.bulk.base import Certificate, Counts, SeriesCertificate
-from tapehouse.bulk.journal import Unchanged
+from tapehouse.bulk.journal import Tally, Unchanged
 from tapehouse.bulk.run.batches import with_source
 from tapehouse.bulk.run.hashes import FORMULA, Sum, Sums, add_to, by_symbol, hashes_of, keys_of, sums_of
 from tapehouse.errors import NotFound, NotSupported, StoreDamaged
@@ -35,27 +35,37 @@ def can_certify(store: Any) -> bool:
 
 
 class Auditor:
-    """Reads back what a load wrote. `orphans` are commits of its batch by a run that died before it counted them."""
+    """Reads back what a load wrote as its commits, which come after commit `first`; what it finds goes to `tally`."""
 
-    def __init__(self, store: Any, batch: str, unchanged: list[Unchanged], orphans: Sequence[int]) -> None:
-        self._store, self._batch, self._orphans = store, batch, list(orphans)
-        self._unchanged = unchanged
+    def __init__(self, store: Any, batch: str, first: int, tally: Tally) -> None:
+        self._store, self._batch, self._first, self._tally = store, batch, first, tally
+        self._listed, self._commits = first, list[int]()
 
-    def unchanged(self, series: Series, rows: Sequence[tuple[str, pa.Table]], commit: int, count: int) -> None:
-        """`count` of these rows (by source), written as that commit, were in the store already: find them there."""
+    def unchanged(self, series: Series, rows: Sequence[tuple[str, pa.Table]], count: int) -> None:
+        """`count` of these rows (by source), as they were just written, were in the store already: find them there."""
         tables = [with_source(table, source) for source, table in rows]
         table = pa.concat_tables(tables, promote_options="default").unify_dictionaries().combine_chunks()
-        found = _Search(series[0], table.to_batches()[0])
-        mine = [commit, *self._orphans]
-        found.look(self._read(series, table, None), mine)
+        mine = self._mine()
+        new = sorted(set(mine) - set(self._tally.commits))
+        found = _Search(series[0], table.to_batches()[0], mine, new)
+        found.look(self._read(series, table, None))
         for source in found.sources_missing():
-            found.look(self._read(series, table, source), mine, only_missing=True)
-        if 0 < found.in_store_before(count) < found.missing:
-            found.look(self._store.written(self._batch, *series), mine, only_missing=True)
+            found.look(self._read(series, table, source), only_missing=True)
+        lost = found.not_accounted(count)
+        if lost and (lost < found.missing or len(new) > 1):
+            found.look(self._store.written(self._batch, *series), only_missing=True)
         kept = self._of(series)
         add_to(kept.sums, found.unchanged())
-        if found.in_store_before(count):
+        kept.repeated += found.repeated()
+        if found.not_accounted(count):
             add_to(kept.superseded, found.superseded())
+
+    def _mine(self) -> list[int]:
+        """The commits of this load; also those of a run that died before it could account for them."""
+        while commits := self._store.commits(after=self._listed, limit=1_000):
+            self._commits += [commit.number for commit in commits if commit.batch == self._batch]
+            self._listed = commits[-1].number
+        return self._commits
 
     def _read(self, series: Series, table: pa.Table, source: str | None) -> Reading:
         kind, interval = series
@@ -74,19 +84,20 @@ class Auditor:
         return reading
 
     def _of(self, series: Series) -> Unchanged:
-        for each in self._unchanged:
+        for each in self._tally.unchanged:
             if (each.kind, each.interval) == series:
                 return each
-        self._unchanged.append(Unchanged(kind=series[0], interval=series[1]))
-        return self._unchanged[-1]
+        self._tally.unchanged.append(Unchanged(kind=series[0], interval=series[1]))
+        return self._tally.unchanged[-1]
 
     def certificate(self, source: Mapping[Series, Sums], counts: Counts, head: int) -> Certificate:
         """What was read against what is there; kept when the store keeps documents."""
-        found = [self._certified(series, sums) for series, sums in source.items()]
+        found = [self._certified(series, sums, head) for series, sums in source.items()]
         certificate = Certificate(
             batch=self._batch,
             formula=FORMULA,
             checked=time.time_ns(),
+            first=self._first,
             head=head,
             counts=counts,
             series=[each for part in found for each in part],
@@ -95,8 +106,8 @@ class Auditor:
             self._store.put_documents(CERTIFICATES, {self._batch: msgspec.json.encode(certificate)})
         return certificate
 
-    def _certified(self, series: Series, source: Sums) -> Iterable[SeriesCertificate]:
-        written, before = written_sums(self._store, self._batch, series), self._of(series)
+    def _certified(self, series: Series, source: Sums, head: int) -> Iterable[SeriesCertificate]:
+        written, before = written_sums(self._store, self._batch, series, self._first, head), self._of(series)
         for symbol in sorted({*source, *written}):
             lost = before.superseded.get(symbol, Sum())
             held = before.sums.get(symbol, Sum())
@@ -120,15 +131,16 @@ class Auditor:
 class _Search:
     """Rows of one table, looked for in the store. A key is a row's hash and symbol; rows may share one."""
 
-    def __init__(self, kind: Kind, rows: pa.RecordBatch) -> None:
-        self._kind, self._rows = kind, rows
+    def __init__(self, kind: Kind, rows: pa.RecordBatch, mine: Sequence[int], new: Sequence[int]) -> None:
+        """`mine` are the load's commits, `new` those that are not accounted for yet: the one that wrote the rows."""
+        self._kind, self._rows, self._mine_, self._new_ = kind, rows, list(mine), list(new)
         self._hashes = hashes_of(kind, rows)
         keys = keys_of(self._hashes, rows.column("symbol"))
         self._keys, self._first, self._counts = np.unique(keys, return_index=True, return_counts=True)
-        self._new, self._old = np.zeros((2, len(self._keys)), np.int64)
+        self._new, self._old, self._own = np.zeros((3, len(self._keys)), np.int64)
 
-    def look(self, reading: Reading, mine: Sequence[int], *, only_missing: bool = False) -> None:
-        """Count the rows of a reading that are among ours: those of my commits, and older ones."""
+    def look(self, reading: Reading, *, only_missing: bool = False) -> None:
+        """Count the rows of a reading that are among ours: of new commits, of older ones, of any of the load."""
         wanted = self._missing() if only_missing else np.ones(len(self._keys), bool)
         for batch in reading:
             if batch.num_rows == 0:
@@ -136,9 +148,11 @@ class _Search:
             keys = keys_of(hashes_of(self._kind, batch), batch.column("symbol"))
             places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
             known = (self._keys[places] == keys) & wanted[places]
-            new = np.isin(batch.column("commit").to_numpy(), mine)
+            commits = batch.column("commit").to_numpy()
+            new = np.isin(commits, self._new_)
             np.add.at(self._new, places[known & new], 1)
             np.add.at(self._old, places[known & ~new], 1)
+            np.add.at(self._own, places[known & np.isin(commits, self._mine_)], 1)
 
     def _missing(self) -> np.ndarray:
         return np.asarray((self._new + self._old) == 0)
@@ -157,7 +171,11 @@ class _Search:
         """Of each key, the rows that the store had before, or that an equal one of the same commit stands for."""
         return np.where(self._missing(), 0, np.maximum(self._counts - self._new, 0))
 
-    def in_store_before(self, count: int) -> int:
+    def repeated(self) -> int:
+        """How many unchanged rows the load itself had brought."""
+        return int(self._repeats()[self._own > 0].sum())
+
+    def not_accounted(self, count: int) -> int:
         """How many of `count` unchanged rows are not accounted for."""
         return max(0, count - int(self._repeats().sum()))
 
@@ -177,11 +195,13 @@ class _Search:
         return by_symbol(symbols, self._hashes[first] * times.astype(np.uint64), times)
 
 
-def written_sums(store: Any, batch: str, series: Series) -> Sums:
-    """The sums of what commits of the batch stored, read back from the store."""
+def written_sums(store: Any, batch: str, series: Series, first: int, last: int) -> Sums:
+    """The sums of what commits of the batch, after `first` and up to `last`, stored: read back from the store."""
     sums: Sums = {}
     for part in store.written(batch, *series):
-        add_to(sums, sums_of(series[0], part))
+        commits = part.column("commit").to_numpy()
+        inside = (commits > first) & (commits <= last)
+        add_to(sums, sums_of(series[0], part if inside.all() else part.filter(pa.array(inside))))
     return sums
 
 
@@ -232,7 +252,7 @@ def certify(store: Any, batch: str) -> Certificate:
     for each in kept.series:
         series = (each.kind, each.interval)
         if series not in found:
-            found[series] = written_sums(store, batch, series)
+            found[series] = written_sums(store, batch, series, kept.first, kept.head)
         now = found[series].get(each.symbol, Sum())
         stored = int(each.stored, 16) - int(each.written_hash, 16) + now.hash
         checked.append(

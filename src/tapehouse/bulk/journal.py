@@ -1,8 +1,8 @@
 """How far a load came, kept in the store beside the rows, so that it can go on where it was.
 
-A document of the collection `loads` says of a batch when it ran, its newest commit that is accounted for, and which
-files it is of; one of `loads.files` how many blocks of a file are settled. They are written after the commit that they
-tell of: after a kill in between, rows of that commit are read again and found unchanged.
+A document of the collection `loads` says of a batch when it ran and of which files it is. Those of `loads.files` say
+how many blocks of each file are settled and, under `BATCH/`, by which commits; they are written together, after the
+commit that they tell of: after a kill in between, rows of that commit are read again and found unchanged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from tapehouse.bulk.account import FileLoad
-from tapehouse.bulk.base import NEWEST, Counts, RecognisedFile
+from tapehouse.bulk.base import NEWEST, Counts, RecognisedFile, SetAside
 from tapehouse.bulk.formats.files import reading
 from tapehouse.bulk.run.hashes import Sum
 from tapehouse.errors import InvalidRequest, NotFound, NotSupported
@@ -36,20 +36,29 @@ class Unchanged(msgspec.Struct, kw_only=True):
     interval: Interval | None
     sums: dict[str, Sum] = {}
     superseded: dict[str, Sum] = {}
+    repeated: int = 0
+    """How many of them this load itself had brought before."""
 
 
 class LoadProgress(msgspec.Struct, kw_only=True):
-    """A load. Times are UTC nanoseconds; `orphans` are its commits that no run could account for before it died."""
+    """A load. Times are UTC nanoseconds. A `running` one of which this process knows nothing was killed."""
 
     batch: str
     state: State
     started: int
     updated: int
-    head: int
+    first: int
+    """The store's newest commit when it began."""
     files: list[str]
     block_bytes: int
-    orphans: list[int] = []
+
+
+class Tally(msgspec.Struct, kw_only=True):
+    """What is settled of a load beside its files: its commits that are accounted for, and what they left."""
+
+    commits: list[int] = []
     unchanged: list[Unchanged] = []
+    set_aside: list[SetAside] = []
 
 
 class FileProgress(msgspec.Struct, kw_only=True):
@@ -102,7 +111,10 @@ def earlier(store: Any, resume: str, files: Sequence[str]) -> LoadProgress:
         kept = documents.documents(LOADS, [resume])
         if not kept:
             raise NotFound(f"no load {resume} is known to this store", batch=resume)
-        return msgspec.json.decode(kept[resume], type=LoadProgress)
+        known = msgspec.json.decode(kept[resume], type=LoadProgress)
+        if known.state == "finished":
+            raise InvalidRequest(f"load {resume} came to its end: there is nothing to resume", batch=resume)
+        return known
     wanted = set(files)
     for each in reversed(loads(documents)):
         if each.state != "finished" and not wanted.isdisjoint(each.files):
@@ -117,82 +129,76 @@ class Journal:
         self._store = documents_of(store)
         self._files = {file.number: identity(file.file) for file in files if not file.ended}
         self._written: set[str] = set()
+        self.tally = Tally()
         now = time.time_ns()
         self.load = LoadProgress(
             batch=batch,
             state="running",
             started=now,
             updated=now,
-            head=store.head() if self._remembers(store) else 0,
+            first=store.head() if Capability.VERSIONS in getattr(store, "capabilities", ()) else 0,
             files=list(self._files.values()),
             block_bytes=block_bytes,
         )
 
     @property
-    def kept(self) -> bool:
-        """Whether anything is written down."""
-        return self._store is not None
-
-    @property
-    def files(self) -> list[str]:
-        """The identities of the files that are loaded."""
-        return list(self._files.values())
+    def resumable(self) -> bool:
+        """Whether the load can go on from what is written down."""
+        return self._store is not None and self.load.state != "finished"
 
     def begin(self) -> None:
-        """Say that the load runs; `InvalidRequest` when the batch is known, since it can only be resumed."""
+        """Say that the load runs; `InvalidRequest` when the batch did not come to its end: it can only be resumed."""
         if self._store is None:
             return
-        known = self._store.documents(LOADS, [self.load.batch])
-        if known:
-            state = msgspec.json.decode(known[self.load.batch], type=LoadProgress).state
-            if state != "finished":
-                raise InvalidRequest(f"there is a load {self.load.batch} already: resume it, or name another batch")
-        self._put({})
+        for known in self._store.documents(LOADS, [self.load.batch]).values():
+            if msgspec.json.decode(known, type=LoadProgress).state != "finished":
+                raise InvalidRequest(
+                    f"load {self.load.batch} did not come to its end: resume it, or name another batch"
+                )
+        self._say("running")
 
-    def resume(self, earlier: LoadProgress, files: Sequence[FileLoad], store: Any) -> None:
+    def resume(self, before: LoadProgress, files: Sequence[FileLoad]) -> None:
         """Go on with an earlier load: files that it settled, wholly or in part, know so afterwards."""
         if self._store is None:
             raise NotSupported("this store does not keep how far loads came")
-        new = [name for name in self.load.files if name not in earlier.files]
-        earlier.orphans += _commits(store, earlier) if self._remembers(store) else []
-        self.load = msgspec.structs.replace(earlier, state="running", files=[*earlier.files, *new])
-        kept = self._store.documents(FILES, [self._key(name) for name in self._files.values()])
+        new = [name for name in self.load.files if name not in before.files]
+        self.load = msgspec.structs.replace(before, files=[*before.files, *new])
+        kept = self._store.documents(FILES, [self._key(name) for name in ("", *self._files.values())])
+        if (said := kept.get(self._key(""))) is not None:
+            self.tally = msgspec.json.decode(said, type=Tally)
         for file in files:
-            if file.number in self._files and (said := kept.get(self._key(self._files[file.number]))) is not None:
-                self._written.add(self._files[file.number])
+            name = self._files.get(file.number)
+            if name is not None and (said := kept.get(self._key(name))) is not None:
+                self._written.add(name)
                 _restore(file, msgspec.json.decode(said, type=FileProgress))
-        self._put({})
+        self._say("running")
 
-    def settled(self, files: Iterable[FileLoad], head: int) -> None:
-        """So far these files came, up to that commit."""
+    def settled(self, files: Iterable[FileLoad], commit: int | None) -> None:
+        """So far these files came, by that commit when there was one."""
+        if commit is not None:
+            self.tally.commits.append(commit)
         if self._store is None:
             return
-        self.load.head = max(self.load.head, head)
         names = {self._files[file.number]: file for file in files if file.number in self._files}
-        self._written.update(names)
-        self._put({self._key(name): _progress(file) for name, file in names.items()})
+        self._written.update(names, [""])
+        documents = {self._key(name): _progress(file) for name, file in names.items()}
+        self._store.put_documents(FILES, {**documents, self._key(""): msgspec.json.encode(self.tally)})
 
     def end(self, state: State) -> None:
-        """The load ended; of one that finished, what files it had is not needed any more."""
+        """The load ended; of one that finished, what is said of its files is not needed any more."""
         if self._store is None:
             return
-        self.load.state = state
-        self._put(dict.fromkeys(map(self._key, self._written)) if state == "finished" else {})
+        self._say(state)
+        if state == "finished" and self._written:
+            self._store.put_documents(FILES, dict.fromkeys(map(self._key, self._written)))
 
     def _key(self, name: str) -> str:
         return f"{self.load.batch}/{name}"
 
-    def _put(self, files: dict[str, bytes | None]) -> None:
-        """The files first: a load that says more than they do would go on too late."""
+    def _say(self, state: State) -> None:
         assert self._store is not None
-        if files:
-            self._store.put_documents(FILES, files)
-        self.load.updated = time.time_ns()
+        self.load.state, self.load.updated = state, time.time_ns()
         self._store.put_documents(LOADS, {self.load.batch: msgspec.json.encode(self.load)})
-
-    @staticmethod
-    def _remembers(store: Any) -> bool:
-        return Capability.VERSIONS in getattr(store, "capabilities", ())
 
 
 def _progress(file: FileLoad) -> bytes:
@@ -213,12 +219,3 @@ def _restore(file: FileLoad, said: FileProgress) -> None:
     file.resume(said.counts, said.sums, said.blocks, said.place, replays=said.numbered)
     if said.done:
         file.finished()
-
-
-def _commits(store: Any, load: LoadProgress) -> list[int]:
-    """The commits of the load after its newest one that is accounted for."""
-    found, after = [], load.head
-    while commits := store.commits(after=after, limit=1_000):
-        found += [commit.number for commit in commits if commit.batch == load.batch]
-        after = commits[-1].number
-    return found

@@ -77,13 +77,13 @@ class Loading:
 
     def resume(self, earlier: LoadProgress) -> None:
         """Go on with an earlier load of that batch."""
-        self.journal.resume(earlier, self.files, self._writer)
+        self.journal.resume(earlier, self.files)
+        self._writing.set_aside = self.journal.tally.set_aside
         self.options = msgspec.structs.replace(self.options, block_bytes=earlier.block_bytes)
 
     def run(self, instruments: Sequence[Instrument]) -> LoadReport:
         """Read, write, certify; raises what stops a load, with its report in `details`."""
-        unchanged, orphans = self.journal.load.unchanged, self.journal.load.orphans
-        self._auditor = Auditor(self._writer, self.batch, unchanged, orphans)
+        self._auditor = Auditor(self._writer, self.batch, self.journal.load.first, self.journal.tally)
         workers = Pool(self.options.threads or os.cpu_count() or 1, processes=self._processes())
         feed = Feed(self.files, workers, self.options, instruments, sums=self._certifies)
         try:
@@ -159,46 +159,47 @@ class Loading:
         """Write what waits; then it is settled, and written down as such."""
         gathered, self._gathering = self._gathering, Gathering()
         rows = list(gathered.by_file())
-        stored = self._write(rows) if rows else True
+        stored, commit = self._write(rows) if rows else (True, None)
         files = {piece.file.number: piece.file for piece in gathered.pieces}
         for piece in gathered.pieces:
             piece.file.settle(piece, stored=stored and self._certifies)
         if rows or any(file.ended for file in files.values()):
-            self.journal.settled(files.values(), self._head)
+            self.journal.settled(files.values(), commit)
         now = time.perf_counter()
         self._size.note(gathered.rows, gathered.bytes, now - self._written_at)
         self._written_at = now
 
-    def _write(self, rows: list[tuple[FileLoad, pa.Table]]) -> bool:
-        """Whether the rows are stored; else they were set aside."""
+    def _write(self, rows: list[tuple[FileLoad, pa.Table]]) -> tuple[bool, int | None]:
+        """Whether the rows are stored (else they were set aside), and the number of the commit that they made."""
         written = self._writing.write(rows)
         if written is None:
             for file, table in rows:
                 file.put_aside(table.num_rows)
-            return False
+            self.journal.tally.set_aside = self._writing.set_aside
+            return False, None
         commit, outcomes = written
         for (file, table), outcome in zip(rows, outcomes, strict=True):
             file.written(table.num_rows, outcome)
-        if commit.inserted or commit.replaced or commit.rejected:
-            self._head, self._commits = commit.number, self._commits + 1
-        if self._certifies and (count := sum(each.unchanged for each in outcomes)):
-            self._find_unchanged(rows, outcomes, self._head, count)
-        return True
+        if self._certifies and any(outcome.unchanged for outcome in outcomes):
+            self._find_unchanged(rows, outcomes)
+        if not (commit.inserted or commit.replaced or commit.rejected):
+            return True, None
+        self._head, self._commits = commit.number, self._commits + 1
+        return True, commit.number
 
-    def _find_unchanged(
-        self, rows: list[tuple[FileLoad, pa.Table]], outcomes: list[Outcome], commit: int, count: int
-    ) -> None:
-        some = [
+    def _find_unchanged(self, rows: list[tuple[FileLoad, pa.Table]], outcomes: list[Outcome]) -> None:
+        found = [
             (file.file.source, table)
             for (file, table), outcome in zip(rows, outcomes, strict=True)
             if outcome.unchanged
         ]
-        self._auditor.unchanged(series_of(rows[0][0]), some, commit, count)
+        self._auditor.unchanged(series_of(rows[0][0]), found, sum(each.unchanged for each in outcomes))
 
     def _finish(self) -> None:
-        self.journal.end("stopped" if self._interrupted or not self._complete() else "finished")
+        """What is certified is finished: a load that dies in between goes on with being certified."""
         if not self._interrupted and self._certifies:
             self._certify()
+        self.journal.end("stopped" if self._interrupted or not self._complete() else "finished")
 
     def _complete(self) -> bool:
         return all(file.report.problem is None for file in self.files)
@@ -209,11 +210,13 @@ class Loading:
         for file in self.files:
             if file.file.kind is not None and file.sums:
                 add_to(source.setdefault(series_of(file), {}), file.sums)
-        certificate = self._auditor.certificate(source, self._totals(), self._head)
-        check(certificate)
+        head = max([self._head, *self.journal.tally.commits])
+        certificate = check(self._auditor.certificate(source, self._totals(), head))
         self._certified = Certified(
             series=len(certificate.series),
             rows=sum(each.stored_rows for each in certificate.series),
+            unchanged=sum(each.unchanged for each in certificate.series),
+            repeated=sum(each.repeated for each in self.journal.tally.unchanged),
             superseded=sum(each.superseded for each in certificate.series),
             seconds=time.perf_counter() - started,
         )
@@ -262,7 +265,7 @@ class Loading:
             set_aside=self._writing.set_aside,
             certificate=self._certified,
         )
-        if self.journal.kept and self.journal.load.state != "finished":
+        if self.journal.resumable:
             report.resume = self.batch
         return report
 

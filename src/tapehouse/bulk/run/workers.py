@@ -63,6 +63,7 @@ class Workers:
         self._mine = threading.local()
         self._all: list[_Process] = []
         self._closed = False
+        self._lock = threading.Lock()
 
     def submit(self, task: Task) -> Future[Done]:
         """The task's outcome, some time; `InvalidData` when processes die over it."""
@@ -70,9 +71,10 @@ class Workers:
 
     def close(self) -> None:
         """Drop what waits, and end the processes."""
-        self._closed = True
-        for process in self._all:
-            process.end()
+        with self._lock:
+            self._closed = True
+            for process in self._all:
+                process.end()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, task: Task) -> Done:
@@ -86,15 +88,17 @@ class Workers:
     def _process(self, *, fresh: bool) -> _Process:
         """This thread's process; another one when the one before died."""
         held: _Process | None = getattr(self._mine, "process", None)
-        if held is not None and fresh:
-            held.end()
-            self._all.remove(held)
-        if held is None or fresh:
+        if held is not None and not fresh:
+            return held
+        with self._lock:
             if self._closed:
                 raise EOFError("the load has ended")
-            held = self._mine.process = _Process()
-            self._all.append(held)
-        return held
+            if held is not None:
+                held.end()
+                self._all.remove(held)
+            self._mine.process = started = _Process()
+            self._all.append(started)
+        return started
 
 
 class _Process:
