@@ -213,17 +213,26 @@ class _Stream:
         """Judge what waits, but for the last rows of each series, which may turn out different with what follows."""
         if not self.waiting:
             return
-        series, times, columns = _joined(self._buffer)
-        self._buffer, self.waiting = [], 0
-        np.add.at(self._memory.counts("inspected"), series[(starts := _starts(series))], _lengths(starts, series))
-        order = None if _sorted(series, times) else np.lexsort((times, series))
-        new = (series, times, columns) if order is None else _take((series, times, columns), order)
-        kept, self._kept = _split(self._kept, np.isin(self._kept[0], np.unique(series)))
-        new, kept = self._in_order(new, kept)
-        if len(new[0]):
-            self._judge(_merged(kept, new), final=False)
+        new, self._buffer, self.waiting = self._buffer, [], 0
+        here = np.zeros(self._memory.size, bool)
+        for series, _, _ in new:
+            starts = _starts(series)
+            here[series[starts]] = True
+            np.add.at(self._memory.counts("inspected"), series[starts], _lengths(starts, series))
+        kept, self._kept = _split(self._kept, here[self._kept[0]])
+        if any(self._late(part).any() for part in new):
+            one, kept = self._in_order(_joined(new), kept)
+            new = [one]
+        stretch = _ordered(_joined([kept, *new]))
+        if len(stretch[0]) > len(kept[0]):
+            self._judge(stretch, final=False)
         elif len(kept[0]):
-            self._kept = _merged(self._kept, kept)
+            self._kept = _ordered(_joined([self._kept, kept]))
+
+    def _late(self, rows: Stretch) -> np.ndarray:
+        """Which rows are earlier than what was judged of their series."""
+        judged = self._memory.of("judged", MIN_TIME_NS, np.int64)[rows[0]]
+        return np.asarray(rows[1] <= judged if self._kind is Kind.BARS else rows[1] < judged)
 
     def _in_order(self, new: Stretch, kept: Stretch) -> tuple[Stretch, Stretch]:
         """New rows that come after what was judged, and the rows that they follow.
@@ -231,19 +240,16 @@ class _Stream:
         Where most of the new rows of a series are earlier (a file from new to old), they begin a stretch of their own;
         where a few are, these are counted and left.
         """
-        judged = self._memory.of("judged", MIN_TIME_NS, np.int64)
-        late = new[1] <= judged[new[0]] if self._kind is Kind.BARS else new[1] < judged[new[0]]
-        if not late.any():
-            return new, kept
-        size = self._memory.size
+        late, size = self._late(new), self._memory.size
         mostly = 2 * np.bincount(new[0][late], minlength=size) > np.bincount(new[0], minlength=size)
         ended, kept = _split(kept, mostly[kept[0]])
         if len(ended[0]):
             self._judge(ended, final=True)
-        judged[mostly] = MIN_TIME_NS
+        self._memory.of("judged", MIN_TIME_NS, np.int64)[mostly] = MIN_TIME_NS
         few = late & ~mostly[new[0]]
         if few.any():
             stray, new = _split(new, few)
+            stray = _ordered(stray)
             piece = _piece(self._kind, self._interval, stray, np.zeros(len(stray[0]), bool), True)
             self._ledger.add("out-of-order", piece, np.arange(len(piece)), lambda i: ("a row of this time", "earlier"))
         return new, kept
@@ -265,7 +271,7 @@ class _Stream:
             last = np.maximum.reduceat(np.where(piece.fresh, np.arange(len(series)), -1), starts)
             last = np.where(last < 0, starts, last)
             ahead = np.arange(len(series)) >= np.repeat(last, _lengths(starts, series))
-            self._kept = _merged(self._kept, _split(stretch, ahead)[0])
+            self._kept = _ordered(_joined([self._kept, _take(stretch, ahead)]))
 
     def _without_repeats(self, stretch: Stretch) -> Stretch:
         """Bars of one time once, as the last of them says; trades and quotes of one time are legitimate."""
@@ -293,7 +299,7 @@ class _Stream:
         self.flush()
         if len(self._kept[0]):
             rest, self._kept = self._kept, _nothing(COLUMNS[self._kind])
-            self._judge(_merged(_nothing(COLUMNS[self._kind]), rest), final=True)
+            self._judge(rest, final=True)
         self._share_out_unplaced()
         rows = self._memory.counts("rows") + self._memory.counts("quarantined")
         return [self._look(number, batch, commit) for number in range(len(self._names)) if rows[number]]
@@ -378,12 +384,11 @@ def _split(stretch: Stretch, mask: np.ndarray) -> tuple[Stretch, Stretch]:
     return _take(stretch, mask), _take(stretch, ~mask)
 
 
-def _merged(earlier: Stretch, later: Stretch) -> Stretch:
-    """Both, ordered by series and time; of equal ones the earlier first."""
-    joined = _joined([earlier, later]) if len(earlier[0]) else later
-    if _sorted(joined[0], joined[1]):
-        return joined
-    return _take(joined, np.lexsort((joined[1], joined[0])))
+def _ordered(stretch: Stretch) -> Stretch:
+    """By series and time; equal ones stay in their order."""
+    if _sorted(stretch[0], stretch[1]):
+        return stretch
+    return _take(stretch, np.lexsort((stretch[1], stretch[0])))
 
 
 def _sorted(series: np.ndarray, times: np.ndarray) -> bool:

@@ -47,7 +47,7 @@ class Memory:
             grown: np.ndarray = np.full(max(self.size, 2 * len(known)), default, dtype)
             grown[: len(known)] = known
             self._arrays[name] = known = grown
-        return known
+        return known[: self.size]
 
     def counts(self, name: str) -> np.ndarray:
         """The same for whole numbers that start at 0."""
@@ -156,7 +156,7 @@ class Piece:
     def price(self) -> np.ndarray:
         """Close, price of the trade, or middle of the quote."""
         if self.kind is Kind.QUOTES:
-            return np.asarray((self.columns["bid"] + self.columns["ask"]) / 2)
+            return np.asarray(self.columns["bid"] / 2 + self.columns["ask"] / 2)
         return self.columns["close" if self.kind is Kind.BARS else "price"]
 
     @cached_property

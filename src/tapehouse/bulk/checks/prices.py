@@ -219,7 +219,7 @@ def _wicks(piece: Piece, band: Band, ledger: Ledger) -> None:
     close, high, low = (piece.columns[name] for name in ("close", "high", "low"))
     before = np.concatenate([close[:1], close[:-1]])
     before = np.where(piece.linked, before, close)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         reach = np.maximum(high / np.maximum(close, before), np.minimum(close, before) / low)
     at = np.flatnonzero(piece.fresh & (reach > np.exp(WICK_LEAST)) & (low > 0) & np.isfinite(reach))
     at = at[np.log(reach[at]) > band.width[at]]
@@ -233,7 +233,7 @@ def _wicks(piece: Piece, band: Band, ledger: Ledger) -> None:
 
 
 def _log(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.asarray(np.log(above / below))
 
 

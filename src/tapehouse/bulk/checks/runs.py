@@ -86,7 +86,9 @@ def _moved(piece: Piece, zero: np.ndarray, ledger: Ledger) -> None:
 def check_volume(piece: Piece, memory: Memory, ledger: Ledger) -> None:
     """Volumes beyond a band of logarithms around the median of their block, and many times that median."""
     volume, blocks = piece.size, piece.blocks
-    some = np.where(volume > 0, volume, np.nan).astype(np.float32)
+    with np.errstate(over="ignore", under="ignore"):
+        some = volume.astype(np.float32)
+    some[~(np.isfinite(some) & (some > 0))] = np.nan
     counts = blocks.sum(np.isfinite(some)).astype(np.int64)
     medians = blocks.medians(some, counts)
     known = memory.of("volume", np.nan)
@@ -97,8 +99,7 @@ def check_volume(piece: Piece, memory: Memory, ledger: Ledger) -> None:
         at = np.flatnonzero(piece.fresh & (volume > VOLUME_RATIO[piece.kind] * usual))
     if not len(at):
         return
-    with np.errstate(invalid="ignore"):
-        _, scale = blocks.band(np.log(some))
+    _, scale = blocks.band(np.log(some))
     at = at[np.log(volume[at] / usual[at]) > VOLUME_BAND * np.nan_to_num(blocks.spread(scale)[at])]
     ledger.add(
         "volume-spike",

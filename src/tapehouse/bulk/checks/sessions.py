@@ -112,9 +112,7 @@ class _Calendared:
         """Bars (of trades and quotes: sessions) between rows and those above them."""
         piece, interval = self.piece, self.piece.interval
         if interval is None:
-            at = np.flatnonzero(self.mine & piece.pairs & (piece.elapsed >= HOUR_NS))
-            sessions = self._sessions_between(at)
-            self._tell_sessions(at[sessions > 0], sessions[sessions > 0], sessions[sessions > 0], ledger)
+            self._check_sessions(memory, ledger)
             return
         pairs = self.mine & piece.pairs
         if not interval.by_calendar:
@@ -125,11 +123,25 @@ class _Calendared:
         at, missing = at[missing > 0], missing[missing > 0]
         hole = missing > self._explained(at, missing)
         at, missing = at[hole], missing[hole]
-        np.add.at(memory.counts("holes"), piece.series[at], missing)
         sessions = self._sessions_between(at)
         whole = sessions > 0
         self._tell_sessions(at[whole], sessions[whole], missing[whole], ledger)
         self._tell_gaps(at[~whole], missing[~whole], ledger)
+
+    def _check_sessions(self, memory: Memory, ledger: Ledger) -> None:
+        """Sessions without a trade or quote; expected are those that have one, and the missing ones."""
+        piece = self.piece
+        at = np.flatnonzero(self.mine & piece.pairs & (piece.elapsed >= HOUR_NS))
+        sessions = self._sessions_between(at)
+        days = self.stretch.label(Interval.D1, piece.times[at])
+        entered = (days != self.stretch.label(Interval.D1, piece.times[at - 1])) & self.stretch.days.contains(days)
+        begun = np.flatnonzero(self.mine & piece.fresh & ~piece.linked)
+        expected = memory.counts("expected")
+        np.add.at(expected, piece.series[at], sessions + entered)
+        np.add.at(expected, piece.series[begun], 1)
+        at, sessions = at[sessions > 0], sessions[sessions > 0]
+        np.add.at(memory.counts("missing"), piece.series[at], sessions)
+        self._tell_sessions(at, sessions, sessions, ledger)
 
     def _bars_between(self, at: np.ndarray, interval: Interval) -> np.ndarray:
         """How many bars are expected between each row and the one above it."""
@@ -204,7 +216,8 @@ class _Calendared:
         if self.instrument.calendar == "24/7" or interval in (Interval.W1, Interval.MO1):
             return
         closed = self._closed(np.flatnonzero(self.mine & self.piece.fresh))
-        np.subtract.at(memory.counts("expected"), self.piece.series[closed], 1)
+        if interval is not None:
+            np.subtract.at(memory.counts("expected"), self.piece.series[closed], 1)
         traded = self.stretch.days.contains(self.stretch.label(Interval.D1, self.piece.times[closed]))
         calendar = self.instrument.calendar
         for rule, at, expected in (

@@ -151,7 +151,9 @@ def test_trades_when_the_exchange_is_closed_and_sessions_without_any() -> None:
     rows["timestamp"][1_000:2_000] += DAY_NS
     rows["timestamp"][2_000:3_000] += 4 * DAY_NS
     rows["timestamp"][3_000:] += 9 * DAY_NS
-    seen = found(rows, instruments=[NEW_YORK])
+    (one,) = look(rows, instruments=[NEW_YORK])
+    assert (one.tally.expected, one.tally.missing, one.tally.holes) == (8, 5, 5)
+    seen = {each.rule: each for each in one.findings}
     assert seen["no-session"].count == 1_000
     assert seen["missing-session"].count == 5
     rows["timestamp"][0] = T0 - SECOND_NS
