@@ -3,11 +3,13 @@
     keys      are read first: a server that anybody could use does not start
     port      is taken next, so that a second server says so before it touches any data
     store     is opened, and with it the folder's lock taken
+    jobs      of former processes are looked at, and new ones taken
     api       is built over the store, and served by the folder's Unix socket and by TCP
     compactor runs beside them
 
-Stopping goes the other way. The doors close first: no request comes in any more, and those that are in are answered,
-or cut off after `shutdown_timeout_s`; a second signal cuts them off at once. Then the threads that call the store: what
+Stopping goes the other way. Jobs are asked to end after their current step, which those who watch them still hear.
+Then the doors close: no request comes in any more, and those that are in are answered, or cut off after
+`shutdown_timeout_s`; a second signal cuts them off at once. Then the threads that call the store: what
 waits for one is dropped; what runs, be it a compaction, comes to its end. The store closes last, when nobody uses it;
 that lets go of the folder, so the next owner finds all at rest.
 """
@@ -23,7 +25,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -32,15 +34,21 @@ from typing import Any
 
 import uvloop
 
-from tapehouse import dashboard, logs
+from tapehouse import bulk, dashboard, logs
 from tapehouse.api.app import Api, Page, create_app
 from tapehouse.api.doors import Door
 from tapehouse.api.keys import Keys
 from tapehouse.api.routes.ops import compact_now
 from tapehouse.api.security import check_exposure, is_loopback
+from tapehouse.bulk.base import LoadOptions, LoadReport
+from tapehouse.bulk.checks.base import Validate
 from tapehouse.calendars import timeline
 from tapehouse.codec import read_instruments
 from tapehouse.errors import InvalidSetting, TapehouseError, UnreadableFile
+from tapehouse.jobs.base import LoadFiles
+from tapehouse.jobs.loads import LoadJobs
+from tapehouse.jobs.runner import Runner
+from tapehouse.jobs.spool import Spool
 from tapehouse.query.base import Limits
 from tapehouse.query.history import StoredHistory
 from tapehouse.registry import open_store
@@ -67,7 +75,8 @@ async def _serve(settings: Settings) -> None:
         check_exposure(settings, keys)
         listener = stack.enter_context(contextlib.closing(_listen(settings)))
         store = stack.enter_context(_opened(settings))
-        api = _api(store, settings, keys)
+        loads = await stack.enter_async_context(_loads(store, settings))
+        api = _api(store, settings, keys, loads)
         stack.push_async_callback(asyncio.to_thread, api.close)
         await stack.enter_async_context(_compacting(api, settings))
         doors = [Door(api.over_tcp, settings, listener)]
@@ -78,6 +87,7 @@ async def _serve(settings: Settings) -> None:
         _welcome(store, settings, keys, _announced(store, listener))
         await stopping.wait()
         logger.info("stopping")
+        await asyncio.to_thread(loads.jobs.stop)
 
 
 @contextlib.asynccontextmanager
@@ -195,10 +205,39 @@ def _put_instruments(store: Any, path: Path) -> None:
     store.put_instruments(instruments)
 
 
-def _api(store: Store, settings: Settings, keys: Keys | None) -> Api:
+@contextlib.asynccontextmanager
+async def _loads(store: Store, settings: Settings) -> AsyncIterator[LoadJobs]:
+    """The jobs of the store; what still runs at the end is asked to stop, and waited for."""
+    folder: Path | None = getattr(store, "folder", None)
+    spooled = settings.spool_folder or (folder and folder / "spool")
+    spool = Spool(
+        spooled and Path(spooled), upload_bytes=settings.max_upload_bytes, total_bytes=settings.max_spool_bytes
+    )
+    runner = await asyncio.to_thread(
+        Runner, store, running=settings.max_running_jobs, waiting=settings.max_waiting_jobs
+    )
+    try:
+        yield LoadJobs(runner, _loader(store, settings, folder or Path()), spool, settings.load_folders)
+    finally:
+        await asyncio.to_thread(runner.stop)
+        await asyncio.to_thread(runner.close)
+        spool.close()
+
+
+def _loader(store: Any, settings: Settings, folder: Path) -> LoadFiles:
+    """How jobs load files into the store."""
+
+    def load(paths: Sequence[str], options: LoadOptions, *, validate: Validate, **how: Any) -> LoadReport:
+        instruments = store.instruments() if Capability.INSTRUMENTS in store.capabilities else []
+        return bulk.load(paths, store, options, instruments=instruments, quarantine_dir=folder / "quarantine", **how)
+
+    return load
+
+
+def _api(store: Store, settings: Settings, keys: Keys | None, loads: LoadJobs) -> Api:
     limits = Limits(symbols=settings.max_symbols, page_rows=settings.max_page_rows, buckets=settings.max_buckets)
     page = Page(dashboard.STATIC, dashboard.CONTENT_SECURITY_POLICY)
-    return create_app(StoredHistory(store, limits), store, settings, keys, page)
+    return create_app(StoredHistory(store, limits), store, settings, keys, page, loads)
 
 
 @contextlib.asynccontextmanager
@@ -272,6 +311,7 @@ class Background:
     def __init__(self, store: Store, socket_path: Path, settings: Settings) -> None:
         self._ready = threading.Event()
         self._stop: Callable[[], object] | None = None
+        self._interrupt: Callable[[], object] = lambda: None
         self._error: BaseException | None = None
         self._thread = threading.Thread(
             target=self._run, args=(store, socket_path, settings), name="tapehouse-server", daemon=True
@@ -283,11 +323,19 @@ class Background:
             raise self._error
 
     def close(self) -> None:
-        """Answer what has come in, then stop; the store stays open. Idempotent."""
+        """Let the jobs of others come to their end, answer what has come in, then stop; the store stays open.
+
+        Idempotent. Ctrl-C asks the jobs to end after their current step.
+        """
         stop, self._stop = self._stop, None
         if stop is not None and self._thread.is_alive():
             stop()
-        self._thread.join()
+        try:
+            self._thread.join()
+        except KeyboardInterrupt:
+            self._interrupt()
+            self._thread.join()
+            raise
 
     def _run(self, store: Store, socket_path: Path, settings: Settings) -> None:
         try:
@@ -302,13 +350,16 @@ class Background:
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
-            api = _api(store, settings, None)
+            loads = await stack.enter_async_context(_loads(store, settings))
+            self._interrupt = loads.jobs.stop
+            api = _api(store, settings, None, loads)
             stack.push_async_callback(asyncio.to_thread, api.close)
             door = Door(api.over_socket, settings, stack.enter_context(_unix_socket(socket_path)))
             await stack.enter_async_context(_open_doors([door]))
             self._stop = lambda: loop.call_soon_threadsafe(stopping.set)
             self._ready.set()
             await stopping.wait()
+            await asyncio.to_thread(loads.jobs.close)
 
 
 def start_in_thread(store: Store, socket_path: Path, settings: Settings | None = None) -> Background:

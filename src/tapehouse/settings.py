@@ -75,6 +75,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 64
     stall_timeout_s: Annotated[float, _says("How long a client may stop reading before it is cut off.", gt=0)] = 60.0
     shutdown_timeout_s: Annotated[float, _says("How long open requests may take to end at shutdown.", gt=0)] = 10.0
+    load_folders: Annotated[
+        tuple[str, ...], _says("Folders of this machine that jobs may load files from; by default none.")
+    ] = ()
+    spool_folder: Annotated[
+        str | None, _says("Where uploaded files wait to be loaded; by default `spool` in the data folder.")
+    ] = None
+    max_upload_bytes: Annotated[int, _says("Bytes of the files of one upload to load.", ge=1)] = 16 * 1024**3
+    max_spool_bytes: Annotated[int, _says("Bytes of all uploaded files that wait to be loaded.", ge=1)] = 64 * 1024**3
+    max_running_jobs: Annotated[int, _says("Loads that run at once; others wait their turn.", ge=1)] = 1
+    max_waiting_jobs: Annotated[int, _says("Loads that may wait; beyond, the answer is 503.", ge=1)] = 100
+    max_job_watchers: Annotated[int, _says("Clients that may watch jobs at once; beyond, the answer is 503.", ge=1)] = (
+        1_000
+    )
     compact_interval_s: Annotated[
         float, _says("How often settled rows are moved into the archive; 0: only when asked.", ge=0)
     ] = 60.0

@@ -23,16 +23,17 @@ from tapehouse.api import problems
 from tapehouse.api.context import Context, Metrics
 from tapehouse.api.keys import Keys
 from tapehouse.api.routes import history as reads
-from tapehouse.api.routes import ops, writes
+from tapehouse.api.routes import jobs, ops, writes
 from tapehouse.api.routes.parameters import Parameters
 from tapehouse.api.security import SECURITY_SCHEMES, FromSocket, Gate
 from tapehouse.api.workers import Readiness, Slots, Workers
 from tapehouse.errors import TapehouseError
+from tapehouse.jobs.base import Loads
 from tapehouse.query.base import History
 from tapehouse.settings import Settings
 from tapehouse.store.base import Store
 
-_ROUTERS = (reads.router, writes.router, ops.router)
+_ROUTERS = (reads.router, writes.router, jobs.router, ops.router)
 _EXPOSED = ["Tapehouse-Commit", "Tapehouse-Made-From", "Tapehouse-Next-Page", "Link", "Retry-After", "X-Request-Id"]
 _DESCRIPTION = """\
 Market data: bars, trades and quotes, with what was known when. Times are UTC; spans are `[start, end)`; errors are
@@ -64,9 +65,14 @@ class Api:
 
 
 def create_app(
-    history: History, store: Store, settings: Settings, keys: Keys | None = None, page: Page | None = None
+    history: History,
+    store: Store,
+    settings: Settings,
+    keys: Keys | None = None,
+    page: Page | None = None,
+    loads: Loads | None = None,
 ) -> Api:
-    """The API of a store. Keys, when there are any, are asked for on TCP."""
+    """The API of a store. Keys, when there are any, are asked for on TCP. Without `loads`, no jobs are run."""
     workers = Workers(settings)
     context = Context(
         history=history,
@@ -78,6 +84,8 @@ def create_app(
         ready=Readiness(store, workers.ready),
         open_answers=Slots(settings.max_open_answers, "too many large answers are being sent already", 5.0),
         open_bodies=Slots(settings.max_open_body_bytes, "other bodies take all memory that there is for them", 5.0),
+        open_events=Slots(settings.max_job_watchers, "too many watch jobs already", 5.0),
+        loads=loads,
     )
     context.metrics.observe(store, workers, context.open_answers, context.open_bodies)
     app = _with_routes(page)
@@ -122,7 +130,7 @@ def _with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
         app,
         allow_origins=origins,
         allow_methods=["GET", "POST", "PUT", "DELETE"],
-        allow_headers=["Authorization", "X-API-Key", "Content-Type"],
+        allow_headers=["Authorization", "X-API-Key", "Content-Type", "Last-Event-ID"],
         expose_headers=_EXPOSED,
     )
 
@@ -169,7 +177,9 @@ def _describe(app: FastAPI) -> None:
             schema["security"] = [{name: []} for name in SECURITY_SCHEMES] + [{}]
             for route, model in _parameters():
                 for method in route.methods or ():
-                    schema["paths"][route.path][method.lower()]["parameters"] = model.described()
+                    operation = schema["paths"][route.path_format][method.lower()]
+                    in_path = [each for each in operation.get("parameters", []) if each["in"] == "path"]
+                    operation["parameters"] = in_path + model.described()
             app.openapi_schema = schema
         return app.openapi_schema
 

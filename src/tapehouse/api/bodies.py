@@ -28,7 +28,7 @@ async def body_of(request: Request, here: Context) -> AsyncIterator[bytearray]:
     here.open_bodies.take(taken)
     try:
         body = bytearray()
-        async for part in _parts(request, here.settings.stall_timeout_s):
+        async for part in parts_of(request, here.settings.stall_timeout_s):
             body += part
             if len(body) > here.settings.max_body_bytes:
                 raise _too_large(here)
@@ -54,8 +54,8 @@ def _too_large(here: Context) -> LimitExceeded:
     return LimitExceeded(f"a body has at most {most:,} bytes; send it in parts", limit=most)
 
 
-async def _parts(request: Request, stall_timeout_s: float) -> AsyncIterator[bytes]:
-    """The body as it comes; each `_PART_BYTES` of it in time, so that nobody keeps memory with a byte a minute."""
+async def parts_of(request: Request, stall_timeout_s: float) -> AsyncIterator[bytes]:
+    """A body as it comes; each `_PART_BYTES` of it in time, so that nobody keeps memory with a byte a minute."""
     parts = aiter(request.stream())
     loop = asyncio.get_running_loop()
     due_s, came = loop.time() + stall_timeout_s, 0

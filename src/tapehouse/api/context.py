@@ -17,6 +17,7 @@ from starlette.requests import Request
 from tapehouse.api.keys import Keys
 from tapehouse.api.workers import Readiness, Slots, Workers
 from tapehouse.errors import LimitExceeded, NotSupported
+from tapehouse.jobs.base import Loads
 from tapehouse.query.base import History
 from tapehouse.settings import Settings
 from tapehouse.store.base import Capability, Store
@@ -97,6 +98,10 @@ class Context:
     """One for each large answer that may be streamed at the same time."""
     open_bodies: Slots
     """One for each byte of the bodies that are being read or taken."""
+    open_events: Slots
+    """One for each job that is being watched."""
+    loads: Loads | None = None
+    """None where no jobs are run."""
     started_s: float = field(default_factory=time.monotonic)
     """On the monotonic clock."""
 

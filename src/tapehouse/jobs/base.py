@@ -13,11 +13,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
 from tapehouse.bulk.base import LoadOptions, LoadReport, OnProgress, Problem, Progress
+from tapehouse.bulk.checks.base import Validate
 
 COLLECTION = "jobs"
 """The collection of documents (`store.base.KeepsDocuments`) that holds a `Job` for each."""
@@ -125,7 +127,13 @@ class LoadFiles(Protocol):
     """How files are loaded into the store whose jobs these are; `bulk.load` does it."""
 
     def __call__(
-        self, paths: Sequence[str], options: LoadOptions, *, progress: OnProgress, stop: threading.Event
+        self,
+        paths: Sequence[str],
+        options: LoadOptions,
+        *,
+        validate: Validate,
+        progress: OnProgress,
+        stop: threading.Event,
     ) -> LoadReport:
         """Load the files until they end or `stop` is set."""
 
@@ -135,10 +143,19 @@ class LoadRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     paths: tuple[str, ...]
     options: LoadOptions = LoadOptions()
+    validate: Validate = Validate.SAMPLE
 
 
 class Upload(Protocol):
     """Files that are being sent, as they come in. One thread at a time; its methods may block."""
+
+    @property
+    def folder(self) -> Path:
+        """Where they are."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Those that began."""
 
     def begin(self, name: str) -> None:
         """The next bytes are of a file of that name, perhaps below folders; `InvalidRequest` for a name that cannot be
@@ -167,8 +184,8 @@ class Loads(Protocol):
     def upload(self) -> Upload:
         """A place for files that are sent."""
 
-    def load_upload(self, upload: Upload, options: LoadOptions) -> Job:
-        """Load what was sent, and remove it then; `InvalidRequest` when there is nothing."""
+    def load_upload(self, upload: Upload, options: LoadOptions, validate: Validate = Validate.SAMPLE) -> Job:
+        """Load what was sent, and remove it then, also when this raises; `InvalidRequest` when there is nothing."""
 
 
 def resume_with(batch: str) -> str:

@@ -12,9 +12,10 @@ from pathlib import Path
 import msgspec
 
 from tapehouse.bulk.base import LoadOptions, LoadReport
-from tapehouse.errors import Forbidden, InvalidRequest
-from tapehouse.jobs.base import Control, Ended, Job, Jobs, LoadFiles, LoadRequest, Work
-from tapehouse.jobs.spool import Spool, SpooledUpload
+from tapehouse.bulk.checks.base import Validate
+from tapehouse.errors import Forbidden, InvalidRequest, TapehouseError
+from tapehouse.jobs.base import Control, Ended, Job, Jobs, LoadFiles, LoadRequest, Upload, Work
+from tapehouse.jobs.spool import Spool
 
 FILES_REPORTED = 1_000
 """So many files are in a job's report; what went wrong goes first."""
@@ -38,23 +39,32 @@ class LoadJobs:
             raise InvalidRequest("a path is empty, or has a NUL in it", parameter="paths")
         paths = request.paths if anywhere else tuple(self._allowed(path) for path in request.paths)
         options = _named(request.options)
-        return self.jobs.submit("load", self._work(paths, options), batch=_batch(options), what=_shown(request.paths))
+        work = self._work(paths, options, request.validate)
+        return self.jobs.submit("load", work, batch=_batch(options), what=_shown(request.paths))
 
-    def upload(self) -> SpooledUpload:
+    def upload(self) -> Upload:
         """See `jobs.base.Loads`."""
         return self._spool.upload()
 
-    def load_upload(self, upload: SpooledUpload, options: LoadOptions) -> Job:
+    def load_upload(self, upload: Upload, options: LoadOptions, validate: Validate = Validate.SAMPLE) -> Job:
         """See `jobs.base.Loads`."""
-        if not upload.names:
-            raise InvalidRequest("no file was sent", parameter="file")
         options = _named(options)
-        work = self._work([str(upload.folder)], options, upload)
-        return self.jobs.submit("load", work, batch=_batch(options), what=_shown(upload.names), after=upload.discard)
+        work = self._work([str(upload.folder)], options, validate, upload)
+        try:
+            if not upload.names:
+                raise InvalidRequest("no file was sent", parameter="file")
+            return self.jobs.submit(
+                "load", work, batch=_batch(options), what=_shown(upload.names), after=upload.discard
+            )
+        except TapehouseError:
+            upload.discard()
+            raise
 
-    def _work(self, paths: Sequence[str], options: LoadOptions, upload: SpooledUpload | None = None) -> Work:
+    def _work(
+        self, paths: Sequence[str], options: LoadOptions, validate: Validate, upload: Upload | None = None
+    ) -> Work:
         def work(control: Control) -> Ended:
-            report = self._load(paths, options, progress=control.progress, stop=control.stop)
+            report = self._load(paths, options, validate=validate, progress=control.progress, stop=control.stop)
             hidden = _shorten(report)
             if upload is not None:
                 _hide(report, upload.folder)
@@ -99,15 +109,15 @@ def _forbidden(found: str, path: str, folders: Sequence[Path]) -> Forbidden:
 
 def _named(options: LoadOptions) -> LoadOptions:
     """With a batch, so that the job can be told by it before it begins."""
-    if options.batch is not None:
+    if options.batch is not None or options.resume is not None:
         return options
     name = f"load-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     return msgspec.structs.replace(options, batch=name)
 
 
 def _batch(options: LoadOptions) -> str:
-    assert options.batch is not None
-    return options.batch
+    """What is known of the batch before the load begins."""
+    return options.batch or options.resume or ""
 
 
 def _shown(names: Sequence[str]) -> tuple[str, ...]:

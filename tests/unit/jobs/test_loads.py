@@ -37,7 +37,8 @@ class Here:
         self.loads = LoadJobs(self.runner, self._load, spool, [str(each) for each in folders])
         self._quarantine = folder / "quarantine"
 
-    def _load(self, paths: Sequence[str], options: LoadOptions, **how: Any) -> LoadReport:
+    def _load(self, paths: Sequence[str], options: LoadOptions, *, validate: str, **how: Any) -> LoadReport:
+        assert validate == "sample"
         return bulk.load(paths, self.store, options, quarantine_dir=self._quarantine, **how)
 
     def over(self, job: Job) -> Job:
@@ -154,7 +155,8 @@ def test_a_load_is_stopped_between_writes(here: Here, allowed: Path) -> None:
         return write(*given, **options)
 
     here.store.write = slow  # type: ignore[method-assign]
-    job = here.loads.load(request(allowed), anywhere=False)
+    options = LoadOptions(interval="1d", batch_rows=2)
+    job = here.loads.load(LoadRequest(paths=(str(allowed),), options=options), anywhere=False)
     assert began.wait(PATIENCE_S)
     here.runner.cancel(job.id)
     go_on.set()

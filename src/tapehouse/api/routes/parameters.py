@@ -303,6 +303,25 @@ class Compacted(Parameters):
     everything: Switch = Field(False, description="`true`: all rows, settled or not.")
 
 
+class Timed(Parameters):
+    """How the times of an answer are written."""
+
+    times: Times = Times.RFC3339
+
+
+class Listed(Timed):
+    """How much of a list."""
+
+    limit: int = Field(100, ge=1, le=10_000)
+
+
+class Loaded(Timed):
+    """What a body is that is a file to load."""
+
+    name: str | None = Field(None, description="The body is a file of this name, perhaps below folders.")
+    options: str | None = Field(None, description="Of that load, as JSON.", examples=['{"interval": "1m"}'])
+
+
 class Nothing(Parameters):
     """No parameters."""
 
