@@ -127,7 +127,9 @@ def in_one_unit(column: pa.Array, times: Times, verdict: Verdicts | None) -> pa.
                 int(rows.sum()), f"rows whose epochs are in {unit}, by their magnitude, and not in {times.unit}"
             )
     if verdict is not None:
-        verdict.reject(unclear, f"timestamp is an epoch neither in {times.unit} nor clearly in another unit")
+        verdict.reject(
+            unclear, f"timestamp is an epoch neither in {times.unit} (from 1973 on) nor clearly in another unit"
+        )
     unclear |= column.is_null().to_numpy(zero_copy_only=False)
     return pa.array(nanos, mask=unclear).view(pa.timestamp("ns", "UTC"))
 

@@ -26,6 +26,7 @@ FREE_BYTES = 64 << 20
 """So much may come out of a compressed file however small it is."""
 MAX_MEMBERS = 100_000
 _XZ_MEMORY_BYTES = 256 << 20
+_ZSTD_READ_BYTES = 1 << 13
 
 Pieces = Iterator[tuple[bytes, int]]
 """Bytes, and how far the file as it is on disk was read for them."""
@@ -215,9 +216,19 @@ def _xz_pieces(packed: Pieces, piece_bytes: int) -> Pieces:
 
 
 def _zstd_pieces(path: Path, piece_bytes: int) -> Pieces:
+    """Small reads, so that little of what comes before damage is lost with it."""
     with pa.OSFile(str(path)) as packed, pa.CompressedInputStream(packed, "zstd") as stream:
-        while piece := stream.read(piece_bytes):
-            yield piece, packed.tell()
+        held: list[bytes] = []
+        try:
+            while piece := stream.read(_ZSTD_READ_BYTES):
+                held.append(piece)
+                if len(held) * _ZSTD_READ_BYTES >= piece_bytes:
+                    yield b"".join(held), packed.tell()
+                    held = []
+        except OSError:
+            yield b"".join(held), packed.tell()
+            raise
+        yield b"".join(held), packed.tell()
 
 
 def _zip_pieces(path: Path, member: str, piece_bytes: int) -> Pieces:

@@ -24,7 +24,6 @@ _DUCKDB_CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "memory_limit": "512MB",
     "threads": "1",
-    "TimeZone": "UTC",
 }
 
 _Opened = TypeVar("_Opened")
@@ -56,7 +55,7 @@ class DuckDBTable:
         self._connection, self._table = connection, table
         relation = connection.sql(f"SELECT * FROM {quoted(table)}")
         self.schema: pa.Schema = relation.limit(0).to_arrow_table().schema
-        self.rows: int | None = connection.sql(f"SELECT count(*) FROM {quoted(table)}").fetchone()[0]
+        self.rows: int | None = connection.sql(f"SELECT count(*) FROM {quoted(table)}").fetchall()[0][0]
 
     def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Those columns in the order of the table."""
@@ -96,6 +95,7 @@ def duckdb_tables(path: Path, view: Callable[..., _Opened], *args: str) -> Itera
 
     try:
         with duckdb.connect(str(path), read_only=True, config=_DUCKDB_CONFIG) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
             yield view(connection, *args)
     except duckdb.Error as exc:
         first = str(exc).splitlines()[0]

@@ -37,6 +37,7 @@ _LOOKS = {
 }
 _CELLS = {cell: re.compile(look) for cell, look in _LOOKS.items()}
 _SAMPLE_ROWS = 200
+_FITTING_SHARE = 0.95
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -91,13 +92,16 @@ def known_of(
 
 
 def has_shape(description: Description, rows: Sequence[Sequence[str]]) -> bool:
-    """Whether rows without a header look like it."""
-    shape = description.shape
-    return bool(shape and rows) and all(
+    """Whether rows without a header look like it; a few may be damaged."""
+    shape, rows = description.shape, rows[:_SAMPLE_ROWS]
+    if not shape or not rows or len(rows[0]) != len(shape):
+        return False
+    fitting = sum(
         len(row) == len(shape)
         and all(_CELLS[cell].fullmatch(text.strip()) for cell, text in zip(shape, row, strict=True))
-        for row in rows[:_SAMPLE_ROWS]
+        for row in rows
     )
+    return fitting >= len(rows) * _FITTING_SHARE
 
 
 def named(known: Known, file: RecognisedFile) -> Known | None:

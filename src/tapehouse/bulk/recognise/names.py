@@ -84,8 +84,9 @@ def match(names: Sequence[str], mapping: Mapping[str, str], kind: Kind | None = 
     kind = kind or _kind(names, {*taken, *zeros})
     wanted = {*fields_of(kind), *_TIMES}
     taken = _one_time({field: places for field, places in taken.items() if field in wanted}, said)
-    if not any(field in taken for field in _TIMES) and names and plain(names[0]) in UNNAMED:
-        taken["timestamp"] = [0]
+    unnamed = [place for place, name in enumerate(names) if plain(name) in UNNAMED]
+    if unnamed and not any(field in taken for field in _TIMES):
+        taken["timestamp"] = unnamed
     missing = [field for field in _required(kind) if field not in taken and field not in zeros]
     if missing:
         raise _missing(names, kind, missing)

@@ -33,6 +33,7 @@ _TWO_DIGITS = {"%m", "%d", "%H", "%I", "%M", "%S"}
 _SHAPES = {"%Y": r"\d{4}", "%y": r"\d\d", "%b": "[A-Za-z]{3}", "%B": "[A-Za-z]{3,}", "%p": "[AaPp][Mm]"}
 _SHAPES |= {"%.f": r"(\.\d+)?", "%3f": r"\d{3}", "%z": r"[+-]\d{4}", "%:z": r"[+-]\d\d:\d\d"}
 _EARLIEST, _LATEST = (int(np.datetime64(day, "ns").astype(np.int64)) for day in ("1700-01-01", "2200-01-01"))
+_CLEAR_SHARE = 0.95
 _MAGNITUDES = (("s", 10**11), ("ms", 10**14), ("us", 10**17), ("ns", 2**63))
 
 
@@ -116,9 +117,10 @@ def _epoch(texts: list[str]) -> Reading | None:
 
 
 def _clear(numbers: list[str]) -> bool:
-    """Whether every one has a magnitude that an epoch of one unit has between 1973 and 2286."""
+    """Whether all but a few have a magnitude that an epoch of one unit has between 1973 and 2286."""
     bands = [band(unit) for unit in UNIT_NS]
-    return all(any(low <= int(text) < high for low, high in bands) for text in numbers)
+    clear = sum(any(low <= int(text) < high for low, high in bands) for text in numbers)
+    return clear >= len(numbers) * _CLEAR_SHARE
 
 
 def reading_with(columns: Sequence[Sequence[str]], times: Times, why: str) -> Reading:
