@@ -11,7 +11,7 @@ from tapehouse.bulk.base import Counts, FileReport, LoadOptions, Problem, Recogn
 from tapehouse.bulk.formats.text import Parsed
 from tapehouse.bulk.ordinals import Ordinals
 from tapehouse.bulk.quarantine import QuarantineFile
-from tapehouse.bulk.run.hashes import Sums, add_to
+from tapehouse.codec.content import Sums, add_to
 from tapehouse.errors import InvalidData
 from tapehouse.model import Kind
 from tapehouse.store.base import Outcome

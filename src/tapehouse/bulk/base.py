@@ -360,7 +360,7 @@ class SetAside(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SeriesCertificate(msgspec.Struct, frozen=True, kw_only=True):
-    """The rows of one kind, interval and symbol: hashes (see `bulk.run.hashes`) are 16 hexadecimal digits.
+    """The rows of one kind, interval and symbol: hashes (see `codec.content`) are 16 hexadecimal digits.
 
     `rows` good ones were read from the files; of these the batch stored `written`, `unchanged` were in the store
     already, and `superseded` were there too, under a later row of the same key, where they cannot be read by key.

@@ -1,6 +1,6 @@
 """Whether the store has what the files have: docs/design/loads.md says what exactly is certified.
 
-The rows of a load are hashed while they are parsed, summed by kind, interval and symbol (`run.hashes`), and again as
+The rows of a load are hashed while they are parsed, summed by kind, interval and symbol (`codec.content`), and again as
 the store gives them back. What the store had already ("unchanged") is read back by key as soon as it says so, since no
 commit tells later which rows these were.
 """
@@ -18,7 +18,7 @@ import pyarrow as pa
 from tapehouse.bulk.base import Certificate, Counts, SeriesCertificate
 from tapehouse.bulk.journal import Tally, Unchanged
 from tapehouse.bulk.run.batches import with_source
-from tapehouse.bulk.run.hashes import FORMULA, Sum, Sums, add_to, by_symbol, hashes_of, keys_of, sums_of
+from tapehouse.codec.content import FORMULA, Sum, Sums, add_to, by_symbol, hashes_of, keys_of, sums_of
 from tapehouse.errors import NotFound, NotSupported, StoreDamaged
 from tapehouse.model import SCHEMAS, Interval, Kind
 from tapehouse.store.base import Capability, Reading, Selection

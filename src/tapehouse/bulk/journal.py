@@ -18,7 +18,7 @@ import msgspec
 from tapehouse.bulk.account import FileLoad
 from tapehouse.bulk.base import NEWEST, Counts, RecognisedFile, SetAside
 from tapehouse.bulk.formats.files import reading
-from tapehouse.bulk.run.hashes import Sum
+from tapehouse.codec.content import Sum
 from tapehouse.errors import InvalidRequest, NotFound, NotSupported
 from tapehouse.model import Interval, Kind
 from tapehouse.store.base import Capability, KeepsDocuments

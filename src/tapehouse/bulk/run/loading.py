@@ -34,9 +34,9 @@ from tapehouse.bulk.progress import Pace
 from tapehouse.bulk.quarantine import QuarantineFile
 from tapehouse.bulk.run.batches import BatchSize, Gathering, series_of
 from tapehouse.bulk.run.feed import Fed, Feed
-from tapehouse.bulk.run.hashes import Sums, add_to
 from tapehouse.bulk.run.workers import Workers as Pool
 from tapehouse.bulk.run.writing import Writing
+from tapehouse.codec.content import Sums, add_to
 from tapehouse.errors import InvalidData, TapehouseError
 from tapehouse.model import Instrument, Interval, Kind
 from tapehouse.store.base import Capability, Outcome

@@ -20,7 +20,8 @@ import msgspec
 import pyarrow as pa
 
 from tapehouse.bulk.formats.text import Parsed
-from tapehouse.bulk.run import hashes, shared
+from tapehouse.bulk.run import shared
+from tapehouse.codec.content import Sums, sums_of
 from tapehouse.errors import InvalidData, StoreError
 from tapehouse.model import Kind
 
@@ -43,7 +44,7 @@ class Done(msgspec.Struct, frozen=True):
     """What became of a block, and the sums of its good rows."""
 
     parsed: Parsed
-    sums: hashes.Sums
+    sums: Sums
 
 
 def run(task: Task) -> Done:
@@ -51,7 +52,7 @@ def run(task: Task) -> Done:
     parsed = task.parse(task.block)
     if task.source is None or parsed.table.num_rows == 0:
         return Done(parsed, {})
-    return Done(parsed, hashes.sums_of(task.kind, parsed.table, task.source))
+    return Done(parsed, sums_of(task.kind, parsed.table, task.source))
 
 
 class Workers:
