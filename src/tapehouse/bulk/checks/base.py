@@ -6,7 +6,10 @@ series: the looks at disjoint spans, and their sum. `docs/design/quality.md` has
 `bulk.checks` gives what there is of it:
 
     inspector(checks, instruments, expected_rows=None) -> Inspector | None      # None: checks say off
+    expected_rows(files) -> int                            # from what `plan` says
+    keep(store, inspector, report) -> list[Quality]        # after a load: quarantined rows, finish, record
     record(store, looks) -> list[Quality]                  # adds looks to the documents of a store
+    kept(store, kind=, symbols=, interval=) -> Iterator[Quality]                         # what the documents say
     assess(store, instruments, checks, kind=, symbols=, interval=) -> Iterator[Quality]  # looks at what is stored
 """
 

@@ -10,8 +10,20 @@ import numpy as np
 import pyarrow as pa
 from msgspec.structs import replace
 
+from tapehouse.bulk.base import LoadReport, RecognisedFile
 from tapehouse.bulk.checks import grade
-from tapehouse.bulk.checks.base import COLLECTION, Checks, Example, Finding, Look, Quality, decode, encode, key
+from tapehouse.bulk.checks.base import (
+    COLLECTION,
+    Checks,
+    Example,
+    Finding,
+    Inspector,
+    Look,
+    Quality,
+    decode,
+    encode,
+    key,
+)
 from tapehouse.bulk.checks.inspection import COLUMNS, inspector
 from tapehouse.bulk.checks.piece import MAX_EXAMPLES
 from tapehouse.bulk.checks.quotes import outside_bars, outside_quotes
@@ -20,6 +32,9 @@ from tapehouse.model import Instrument, Interval, Kind
 from tapehouse.store.base import KeepsDocuments, Reading, Selection, Series
 
 T = TypeVar("T")
+
+ROW_BYTES, PACKED_ROW_BYTES = 50, 12
+"""A row of a file, roughly, as text and compressed."""
 
 DOCUMENTS_AT_ONCE = 1_000
 SERIES_AT_ONCE = 100
@@ -34,6 +49,21 @@ class Keeps(KeepsDocuments, Protocol):
 
     def coverage(self, kind: Kind | None = None, symbols: Sequence[str] | None = None) -> list[Series]:
         """See `store.base.Store`."""
+
+
+def expected_rows(files: Sequence[RecognisedFile]) -> int:
+    """About how many rows files have, from their sizes where they do not say."""
+    return sum(file.rows or file.size // (PACKED_ROW_BYTES if file.compression else ROW_BYTES) for file in files)
+
+
+def keep(store: KeepsDocuments, looking: Inspector | None, report: LoadReport) -> list[Quality]:
+    """What an inspector of a load saw, with the rows that went to quarantine, added to what is kept of each series."""
+    if looking is None:
+        return []
+    for each in report.files:
+        if each.file.kind is not None and each.counts.quarantined:
+            looking.quarantined(each.file.kind, each.file.interval, each.counts.quarantined, each.file.symbol)
+    return record(store, looking.finish(batch=report.batch, commit=report.head))
 
 
 def record(store: KeepsDocuments, looks: Iterable[Look]) -> list[Quality]:
