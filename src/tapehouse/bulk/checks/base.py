@@ -3,7 +3,7 @@
 A *look* is what one inspection of a span of one series (symbol, kind, interval) saw. `Quality` is what is kept of a
 series: the looks at disjoint spans, and their sum. `docs/design/quality.md` has the formulas.
 
-`bulk.checks` gives what there is of it:
+`bulk.checks.inspection` makes inspectors, `bulk.checks.documents` knows what is kept:
 
     inspector(checks, instruments, expected_rows=None) -> Inspector | None      # None: checks say off
     expected_rows(files) -> int                            # from what `plan` says

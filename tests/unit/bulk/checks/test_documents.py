@@ -9,8 +9,9 @@ import pytest
 from tests.unit.bulk.checks.series import ALL_DAY, T0, Columns, bars, joined, kind_of, look, quotes, scale_bars, table
 
 from tapehouse import bulk
-from tapehouse.bulk.checks import assess, documents, expected_rows, inspection, keep, kept, record
+from tapehouse.bulk.checks import documents, inspection
 from tapehouse.bulk.checks.base import COLLECTION, Checks, Grade, Validate, decode
+from tapehouse.bulk.checks.documents import assess, expected_rows, keep, kept, record
 from tapehouse.model import MINUTE_NS, SECOND_NS, Interval, Kind
 from tapehouse.store.memory import MemoryStore
 
