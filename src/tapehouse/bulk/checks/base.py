@@ -3,11 +3,9 @@
 A *look* is what one inspection of a span of one series (symbol, kind, interval) saw. `Quality` is what is kept of a
 series: the looks at disjoint spans, and their sum. `docs/design/quality.md` has the formulas.
 
-`bulk.checks.inspection` makes inspectors, `bulk.checks.documents` knows what is kept:
+`bulk.checks` gives what there is of it:
 
     inspector(checks, instruments, expected_rows=None) -> Inspector | None      # None: checks say off
-    expected_rows(files) -> int                            # from what `plan` says
-    keep(store, inspector, report) -> list[Quality]        # after a load: quarantined rows, finish, record
     record(store, looks) -> list[Quality]                  # adds looks to the documents of a store
     kept(store, kind=, symbols=, interval=) -> Iterator[Quality]                         # what the documents say
     assess(store, instruments, checks, kind=, symbols=, interval=) -> Iterator[Quality]  # looks at what is stored

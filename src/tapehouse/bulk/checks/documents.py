@@ -10,14 +10,12 @@ import numpy as np
 import pyarrow as pa
 from msgspec.structs import replace
 
-from tapehouse.bulk.base import LoadReport, RecognisedFile
 from tapehouse.bulk.checks import grade
 from tapehouse.bulk.checks.base import (
     COLLECTION,
     Checks,
     Example,
     Finding,
-    Inspector,
     Look,
     Quality,
     decode,
@@ -33,9 +31,6 @@ from tapehouse.store.base import KeepsDocuments, Reading, Selection, Series
 
 T = TypeVar("T")
 
-ROW_BYTES, PACKED_ROW_BYTES = 50, 12
-"""A row of a file, roughly, as text and compressed."""
-
 DOCUMENTS_AT_ONCE = 1_000
 SERIES_AT_ONCE = 100
 """Series that one inspection of what is stored has in hand; their documents are written together."""
@@ -49,21 +44,6 @@ class Keeps(KeepsDocuments, Protocol):
 
     def coverage(self, kind: Kind | None = None, symbols: Sequence[str] | None = None) -> list[Series]:
         """See `store.base.Store`."""
-
-
-def expected_rows(files: Sequence[RecognisedFile]) -> int:
-    """About how many rows files have, from their sizes where they do not say."""
-    return sum(file.rows or file.size // (PACKED_ROW_BYTES if file.compression else ROW_BYTES) for file in files)
-
-
-def keep(store: KeepsDocuments, looking: Inspector | None, report: LoadReport) -> list[Quality]:
-    """What an inspector of a load saw, with the rows that went to quarantine, added to what is kept of each series."""
-    if looking is None:
-        return []
-    for each in report.files:
-        if each.file.kind is not None and each.counts.quarantined:
-            looking.quarantined(each.file.kind, each.file.interval, each.counts.quarantined, each.file.symbol)
-    return record(store, looking.finish(batch=report.batch, commit=report.head))
 
 
 def record(store: KeepsDocuments, looks: Iterable[Look]) -> list[Quality]:

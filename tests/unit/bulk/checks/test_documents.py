@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from tests.unit.bulk.checks.series import ALL_DAY, T0, Columns, bars, joined, kind_of, look, quotes, scale_bars, table
 
-from tapehouse import bulk
-from tapehouse.bulk.checks import documents, inspection
+from tapehouse.bulk.checks import assess, documents, inspection, kept, record
 from tapehouse.bulk.checks.base import COLLECTION, Checks, Grade, Validate, decode
-from tapehouse.bulk.checks.documents import assess, expected_rows, keep, kept, record
 from tapehouse.model import MINUTE_NS, SECOND_NS, Interval, Kind
 from tapehouse.store.memory import MemoryStore
 
@@ -148,33 +144,3 @@ def test_batches_that_do_not_match_meet_every_trade_once(store: MemoryStore, mon
 
     monkeypatch.setattr(documents, "_batches", small)
     test_trades_are_held_against_the_quotes_of_their_time(store)
-
-
-def csv(rows: Columns, bad: int = 0) -> str:
-    lines = ["timestamp,symbol,open,high,low,close,volume"]
-    for symbol, time, *values in zip(*(rows[name].tolist() for name in rows), strict=True):
-        lines.append(f"{time},{symbol},{','.join(map(repr, values))}")
-    return "\n".join([*lines, *[f"{T0},A,1,1,1,1,none"] * bad]) + "\n"
-
-
-def test_what_a_load_brought_is_kept_with_what_it_quarantined(store: MemoryStore, tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text(csv(spiked(), bad=3))
-    looking = inspection.inspector(FULL, [ALL_DAY])
-    assert looking is not None
-    files = bulk.plan([tmp_path], bulk.LoadOptions())
-    report = bulk.load(
-        [tmp_path], store, instruments=[ALL_DAY], quarantine_dir=tmp_path / "q", files=files, inspect=looking.inspect
-    )
-    (quality,) = keep(store, looking, report)
-    assert (quality.tally.rows, quality.tally.quarantined, quality.tally.warnings) == (1_000, 3, 1)
-    assert (quality.batch, quality.commit) == (report.batch, report.head)
-    assert [each.rule for each in quality.findings] == ["spike"]
-    assert list(kept(store)) == [quality]
-    assert 500 < expected_rows(files) < 2_000
-
-
-def test_a_load_without_checks_keeps_nothing(store: MemoryStore, tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text(csv(bars(20)))
-    report = bulk.load([tmp_path], store, quarantine_dir=tmp_path / "q")
-    assert keep(store, None, report) == []
-    assert store.documents(COLLECTION) == {}
