@@ -7,7 +7,6 @@ none), a pickle, and the length of the stream as eight bytes.
 from __future__ import annotations
 
 import io
-import mmap
 import os
 import pickle
 import tempfile
@@ -38,15 +37,20 @@ def put(value: object, table: pa.Table | None = None) -> int:
 
 
 def take(descriptor: int) -> tuple[Any, pa.Table | None]:
-    """What `put` wrote; the table is not copied, and keeps the file alive. Closes the descriptor."""
+    """What `put` wrote; the table is not copied, and keeps the memory but no descriptor. Closes the descriptor."""
     try:
-        mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        end = os.fstat(descriptor).st_size - _LENGTH_BYTES
+        length = int.from_bytes(os.pread(descriptor, _LENGTH_BYTES, end), "little")
+        with io.FileIO(descriptor, closefd=False) as file:
+            file.seek(length)
+            value = pickle.load(io.BufferedReader(file))
+        if length == 0:
+            return value, None
+        # Python's own map would keep a descriptor for each table.
+        with pa.memory_map(f"/dev/fd/{descriptor}") as source:
+            return value, pa.ipc.open_stream(source).read_all()
     finally:
         os.close(descriptor)
-    end = len(mapped) - _LENGTH_BYTES
-    length = int.from_bytes(mapped[end:], "little")
-    value = pickle.loads(memoryview(mapped)[length:end])  # our own process wrote it
-    return value, pa.ipc.open_stream(pa.py_buffer(mapped)).read_all() if length else None
 
 
 def _unnamed() -> int:
