@@ -81,6 +81,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     spool_folder: Annotated[
         str | None, _says("Where uploaded files wait to be loaded; by default `spool` in the data folder.")
     ] = None
+    sample_rows: Annotated[int, _says("Rows of one load that the checks look at with `--validate sample`.", ge=1)] = (
+        5_000_000
+    )
     max_upload_bytes: Annotated[int, _says("Bytes of the files of one upload to load.", ge=1)] = 16 * 1024**3
     max_spool_bytes: Annotated[int, _says("Bytes of all uploaded files that wait to be loaded.", ge=1)] = 64 * 1024**3
     max_running_jobs: Annotated[int, _says("Loads that run at once; others wait their turn.", ge=1)] = 1
@@ -106,6 +109,9 @@ OTHER_VARIABLES = {
     "TAPEHOUSE_FAILPOINTS": "For tests only: where the process kills itself.",
 }
 """Variables that are not settings of the server."""
+
+TABLES = {"formats": "Layouts of files that are recognised by name: see [loading](../guides/load.md#layouts-by-name)."}
+"""Tables of the file that are not settings of the server: what they hold, `table` returns as it is."""
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,6 +194,21 @@ def load(
     return Settings(**values)
 
 
+def table(
+    name: str, config: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[list[dict[str, Any]], str]:
+    """The entries of a table of `TABLES` (`[[formats]]`) in the settings file, and the file's name.
+
+    `InvalidSetting` when the file cannot be read or the table is no list of tables; without a file there are none.
+    """
+    environ = os.environ if environ is None else environ
+    document, path = _document(config or environ.get("TAPEHOUSE_CONFIG"))
+    entries = document.get(name, [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InvalidSetting(f"{path}: {name} is a list of tables, each headed [[{name}]]", setting=name)
+    return entries, path
+
+
 _Found = dict[str, tuple[Any, str]]
 
 
@@ -209,18 +230,23 @@ def _from_environment(environ: Mapping[str, str]) -> _Found:
 
 
 def _from_file(config: str | os.PathLike[str] | None) -> _Found:
+    document, path = _document(config)
+    for name in document:
+        _check_known(name, {**SETTINGS, **TABLES}, path)
+    return {name: (value, path) for name, value in document.items() if name in SETTINGS}
+
+
+def _document(config: str | os.PathLike[str] | None) -> tuple[dict[str, Any], str]:
+    """The settings file and its name; nothing when none was named and there is none."""
     path = Path(config or FILE)
     if not config and not path.exists():
-        return {}
+        return {}, str(path)
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8")), str(path)
     except OSError as exc:
         raise InvalidSetting(f"cannot read the settings file {path}: {exc.strerror}", file=str(path)) from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise InvalidSetting(f"{path} is not TOML: {exc}", file=str(path)) from exc
-    for name in document:
-        _check_known(name, SETTINGS, str(path))
-    return {name: (value, str(path)) for name, value in document.items()}
 
 
 def _check_known(name: str, known: Mapping[str, object], where: str) -> None:
@@ -247,7 +273,8 @@ def reference() -> str:
     """`docs/reference/settings.md`."""
     rows = [_row(setting) for setting in SETTINGS.values()]
     others = [f"| `{name}` | {description} |" for name, description in OTHER_VARIABLES.items()]
-    return "\n".join([_HEAD, *rows, _BETWEEN, *others, ""])
+    tables = [f"| `[[{name}]]` | {description} |" for name, description in TABLES.items()]
+    return "\n".join([_HEAD, *rows, _TABLES, *tables, _BETWEEN, *others, ""])
 
 
 def _row(setting: Setting) -> str:
@@ -278,6 +305,12 @@ stops the start and says where it came from.
 
 | in the file | environment | flag | value | default | |
 |---|---|---|---|---|---|"""
+
+_TABLES = """
+Tables of the file:
+
+| in the file | |
+|---|---|"""
 
 _BETWEEN = """
 Other variables:

@@ -3,6 +3,7 @@
 from tapehouse.bulk.base import LoadOptions, LoadReport, Progress, RecognisedFile, Writer
 from tapehouse.bulk.load import load
 from tapehouse.bulk.plan import FileSurvey, Survey, describe, plan, survey
+from tapehouse.bulk.recognise.known import own_descriptions
 
 __all__ = [
     "FileSurvey",
@@ -14,6 +15,7 @@ __all__ = [
     "Writer",
     "describe",
     "load",
+    "own_descriptions",
     "plan",
     "survey",
 ]

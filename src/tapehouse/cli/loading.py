@@ -65,6 +65,7 @@ def load(
     given = _options(map_, kind, interval, on_conflict, prefer)
     options: LoadOptions = bulk.LoadOptions(
         **given,
+        formats=bulk.own_descriptions(),
         symbol=symbol,
         symbol_from=symbol_from,
         timezone=tz,

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from msgspec.structs import force_setattr, replace
 
+from tapehouse import settings
 from tapehouse.bulk.base import PRICES, Cell, Description, LoadOptions, RecognisedFile
 from tapehouse.bulk.formats.zones import Zone
 from tapehouse.bulk.recognise.names import SPELLINGS, UNNAMED, fields_of, plain
@@ -68,6 +69,11 @@ class Known(msgspec.Struct, frozen=True):
 def read_descriptions(entries: Sequence[Mapping[str, Any]], where: str) -> tuple[Description, ...]:
     """The entries of `[[formats]]`; `InvalidSetting` names the first that makes no sense, its key, and the file."""
     return tuple(_read(entry, number, where) for number, entry in enumerate(entries, 1))
+
+
+def own_descriptions(config: str | None = None) -> tuple[Description, ...]:
+    """The user's own, of `[[formats]]` in the settings file (or the one named), for `LoadOptions.formats`."""
+    return read_descriptions(*settings.table("formats", config))
 
 
 @cache
