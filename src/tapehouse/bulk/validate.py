@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tapehouse.bulk.base import RecognisedFile
+from tapehouse.bulk.checks.base import Severity
 from tapehouse.bulk.formats.convert import nanoseconds
 from tapehouse.bulk.formats.zones import Zone
 from tapehouse.errors import InvalidSymbol
@@ -36,8 +38,31 @@ _PRICES = {Kind.BARS: ("low",), Kind.TRADES: ("price",), Kind.QUOTES: ("bid", "a
 _NOT_NEGATIVE = {"volume", "trades", "size", "bid_size", "ask_size"}
 _EXACT_INTEGER = float(2**53)
 
-SUSPICIOUS_PRICE = "rows with a zero or negative price were taken"
-REPEATED_TIME = "rows with a time that the clocks showed twice were taken as the first"
+
+class Invariant(msgspec.Struct, frozen=True):
+    """What every row has to meet: breaking it sends the row to quarantine (error), or is counted (warning)."""
+
+    severity: Severity
+    says: str
+
+
+_TAKEN, _REFUSED = Severity.WARNING, Severity.ERROR
+INVARIANTS = {
+    "missing": Invariant(_REFUSED, "{} is missing"),
+    "symbol": Invariant(_REFUSED, "symbol is not one that can be"),
+    "range": Invariant(_REFUSED, "timestamp is not a time that int64 nanoseconds hold"),
+    "date": Invariant(_REFUSED, "timestamp has a time of day, and a date was expected"),
+    "skipped": Invariant(_REFUSED, "timestamp never was: the clocks of {} skipped it"),
+    "repeated": Invariant(_TAKEN, "rows with a time that the clocks showed twice were taken as the first"),
+    "finite": Invariant(_REFUSED, "{} is not a finite number"),
+    "negative": Invariant(_REFUSED, "{} is negative"),
+    "whole": Invariant(_REFUSED, "{} is not a whole number"),
+    "high": Invariant(_REFUSED, "high is below {}"),
+    "low": Invariant(_REFUSED, "low is above {}"),
+    "aligned": Invariant(_REFUSED, "timestamp is not {}, where a bar of {} opens"),
+    "price": Invariant(_TAKEN, "rows with a zero or negative price were taken"),
+}
+"""In the order in which a row is held against them; the first that it breaks is its reason."""
 
 
 class Verdict:
@@ -48,6 +73,14 @@ class Verdict:
         self.reasons: list[str] = []
         self.remarks: dict[str, int] = {}
         self._codes: np.ndarray | None = None
+
+    def breaks(self, bad: np.ndarray, invariant: str, *names: object) -> None:
+        """Reject the rows, or count them, where `bad` is true: they break that invariant."""
+        broken = INVARIANTS[invariant]
+        if broken.severity is Severity.ERROR:
+            self.reject(bad, broken.says.format(*names))
+        else:
+            self.remark(int((bad if self.good is None else bad & self.good).sum()), broken.says)
 
     def reject(self, bad: np.ndarray, reason: str) -> None:
         """Reject the rows where `bad` is true, of those that were good until now."""
@@ -116,14 +149,14 @@ class Judge:
             return pa.DictionaryArray.from_arrays(codes, pa.array([self._file.symbol]))
         column = columns["symbol"]
         if column.null_count:
-            verdict.reject(pc.is_null(column).to_numpy(zero_copy_only=False), "symbol is missing")
+            verdict.breaks(pc.is_null(column).to_numpy(zero_copy_only=False), "missing", "symbol")
         rows = column.indices.fill_null(0).to_numpy()
         names = column.dictionary.to_pylist()
         codes, known = _known_symbols(names)
         if list(known) != names:
             codes = codes if len(codes) else np.zeros(1, np.int32)
             rows = codes[rows]
-            verdict.reject(rows < 0, "symbol is not one that can be")
+            verdict.breaks(rows < 0, "symbol")
             rows = np.maximum(rows, 0)
         return pa.DictionaryArray.from_arrays(pa.array(rows), pa.array(known or [""], pa.string()))
 
@@ -131,7 +164,7 @@ class Judge:
         parts = [columns[field] for field in TIME_FIELDS if field in columns]
         for part in parts:
             if part.null_count:
-                verdict.reject(pc.is_null(part).to_numpy(zero_copy_only=False), "timestamp is missing")
+                verdict.breaks(pc.is_null(part).to_numpy(zero_copy_only=False), "missing", "timestamp")
         values, none = nanoseconds(parts, self._times)
         _reject_outside(values, none, MIN_TIME_NS, MAX_TIME_NS, verdict)
         if self._times.are_instants:
@@ -139,7 +172,7 @@ class Judge:
         if _reject_outside(values, none, MIN_TIME_NS + DAY_NS, MAX_TIME_NS - DAY_NS, verdict):
             values = np.where(np.abs(values) > MAX_TIME_NS - DAY_NS, 0, values)
         if self._times.dates:
-            verdict.reject(values % DAY_NS != 0, "timestamp has a time of day, and a date was expected")
+            verdict.breaks(values % DAY_NS != 0, "date")
         return self._localised(values, symbols, verdict)
 
     def _localised(self, values: np.ndarray, symbols: pa.Array, verdict: Verdict) -> np.ndarray:
@@ -157,9 +190,9 @@ class Judge:
             return zone.starts_of_days(values)
         utc, skipped, repeated = zone.to_utc(values)
         if skipped is not None:
-            verdict.reject(skipped & rows, f"timestamp never was: the clocks of {zone.name} skipped it")
+            verdict.breaks(skipped & rows, "skipped", zone.name)
         if repeated is not None:
-            verdict.remark(int((repeated & rows).sum()), REPEATED_TIME)
+            verdict.breaks(repeated & rows, "repeated")
         return utc
 
     def _zones(self, symbols: pa.Array) -> list[tuple[Zone, np.ndarray]]:
@@ -179,13 +212,13 @@ class Judge:
             return
         if not interval.by_calendar:
             step, words = _alignment(interval)
-            verdict.reject(times % step != 0, f"timestamp is not {words}, where a bar of {interval} opens")
+            verdict.breaks(times % step != 0, "aligned", words, interval)
             return
         parts = self._zones(symbols)
         for zone, rows in parts:
             off = zone.to_local(times) % DAY_NS != 0
-            reason = f"timestamp is not midnight in {zone.name}, where a bar of {interval} opens"
-            verdict.reject(off if len(parts) == 1 else off & rows, reason)
+            off = off if len(parts) == 1 else off & rows
+            verdict.breaks(off, "aligned", f"midnight in {zone.name}", interval)
 
     def _number_fields(self, columns: dict[str, pa.Array]) -> list[pa.Field]:
         numeric = [field for field in SCHEMAS[self._kind] if field.type in (pa.float64(), pa.int64())]
@@ -202,29 +235,29 @@ class Judge:
         low, high = values.min(), values.max()
         if not (np.isfinite(low) and np.isfinite(high)):
             if not field.nullable and column.null_count:
-                verdict.reject(pc.is_null(column).to_numpy(zero_copy_only=False), f"{field.name} is missing")
+                verdict.breaks(pc.is_null(column).to_numpy(zero_copy_only=False), "missing", field.name)
             allowed = np.isfinite(values) | (np.isnan(values) if field.nullable else False)
-            verdict.reject(~allowed, f"{field.name} is not a finite number")
+            verdict.breaks(~allowed, "finite", field.name)
             low = np.nan
         if field.name in _NOT_NEGATIVE and not low >= 0:
-            verdict.reject(values < 0, f"{field.name} is negative")
+            verdict.breaks(values < 0, "negative", field.name)
         if pa.types.is_integer(field.type):
             broken = (values != np.floor(values)) | (np.abs(values) > _EXACT_INTEGER)
-            verdict.reject(broken & ~np.isnan(values), f"{field.name} is not a whole number")
+            verdict.breaks(broken & ~np.isnan(values), "whole", field.name)
         return values
 
     def _remark_prices(self, numbers: dict[str, np.ndarray], verdict: Verdict) -> None:
         """Count good rows with such prices; of a bar the low tells."""
         if any(len(numbers[name]) and not numbers[name].min() > 0 for name in _PRICES[self._kind]):
             odd = np.any([numbers[name] <= 0 for name in _PRICES[self._kind]], axis=0)
-            verdict.remark(int((odd if verdict.good is None else odd & verdict.good).sum()), SUSPICIOUS_PRICE)
+            verdict.breaks(odd, "price")
 
 
 def _reject_outside(values: np.ndarray, none: np.ndarray, low: int, high: int, verdict: Verdict) -> bool:
     """Reject what is no time or not in [low, high); whether there was any."""
     if len(values) == 0 or (values.min() >= low and values.max() < high and not none.any()):
         return False
-    verdict.reject(none | (values < low) | (values >= high), "timestamp is not a time that int64 nanoseconds hold")
+    verdict.breaks(none | (values < low) | (values >= high), "range")
     return True
 
 
@@ -250,9 +283,9 @@ def _check_order(numbers: dict[str, np.ndarray], verdict: Verdict) -> None:
     high, low = numbers["high"], numbers["low"]
     for name in ("open", "close"):
         if not (high >= numbers[name]).all():
-            verdict.reject(high < numbers[name], f"high is below {name}")
+            verdict.breaks(high < numbers[name], "high", name)
         if not (low <= numbers[name]).all():
-            verdict.reject(low > numbers[name], f"low is above {name}")
+            verdict.breaks(low > numbers[name], "low", name)
 
 
 def _stored(values: np.ndarray, field: pa.Field) -> pa.Array:
