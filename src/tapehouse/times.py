@@ -97,15 +97,21 @@ def format_time(ns: int) -> str:
     return f"{whole}.{digits[: _digits_needed(nanos)]}Z"
 
 
-def format_times(ns: np.ndarray) -> pa.Array:
-    """`format_time` of each of int64 nanoseconds, as an Arrow large_string array."""
+def format_times(ns: np.ndarray, *, nine_digits: bool = False) -> pa.Array:
+    """`format_time` of each of int64 nanoseconds, as an Arrow large_string array.
+
+    With `nine_digits` each has all digits of its fraction, so that the texts sort as the times do.
+    """
     seconds, fraction = np.divmod(ns, SECOND_NS)
     text = np.empty((len(ns), 30), np.uint8)
     _write_seconds(text, seconds)
-    if not fraction.any():
+    if not fraction.any() and not nine_digits:
         text[:, 19] = ord("Z")
         return _strings(np.ascontiguousarray(text[:, :20]).ravel(), np.full(len(ns), 20))
-    digits = np.select([fraction == 0, fraction % 1_000_000 == 0, fraction % 1_000 == 0], [0, 3, 6], 9)
+    if nine_digits:
+        digits = np.full(len(ns), 9)
+    else:
+        digits = np.select([fraction == 0, fraction % 1_000_000 == 0, fraction % 1_000 == 0], [0, 3, 6], 9)
     lengths = np.where(digits == 0, 20, 21 + digits)
     text[:, 19] = ord(".")
     _write_digits(text[:, 20:29], fraction)

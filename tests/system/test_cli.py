@@ -143,12 +143,10 @@ def test_bars_in_every_format(example: Path, tmp_path: Path) -> None:
     assert len(lines) == 1 + 41
     found = json.loads(run(example, *read, "--json"))
     assert [found["commit"], len(found["rows"])] == [1, 41]
-    frames = []
-    for name, read_back in {"b.parquet": pl.read_parquet, "b.arrow": pl.read_ipc_stream, "b.csv": pl.read_csv}.items():
-        run(example, *read, "--output", str(tmp_path / name))
-        frames.append(read_back(tmp_path / name)["close"].to_list())
-    assert frames[0] == frames[1] == frames[2] == [row["close"] for row in found["rows"]]
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    with (tmp_path / "b.arrow").open("wb") as file:
+        subprocess.run([TAPEHOUSE, *read, "-f", "arrow"], cwd=example, env=environment(), stdout=file, check=True)
+    closes = pl.read_ipc_stream(tmp_path / "b.arrow")["close"].to_list()
+    assert closes == [row["close"] for row in found["rows"]]
 
 
 def test_bars_narrowed(example: Path) -> None:
@@ -158,13 +156,11 @@ def test_bars_narrowed(example: Path) -> None:
     assert weekly["made_from"] == {"IBM": ["1d"]}
 
 
-def test_what_bars_refuses(example: Path, tmp_path: Path) -> None:
+def test_what_bars_refuses(example: Path) -> None:
     assert "is not before end" in refused(example, "bars", "AAPL", "--start", "2013", "--end", "2012")
     assert "unknown interval" in refused(example, "bars", "AAPL", "--interval", "7m")
     assert "NOPE" in refused(example, "bars", "NOPE")
     assert "2013-13" in refused(example, "bars", "AAPL", "--start", "2013-13-01")
-    assert "--format" in refused(example, "bars", "AAPL", "-o", str(tmp_path / "b.xlsx"), code=2)
-    assert "cannot write" in refused(example, "bars", "AAPL", "-o", str(tmp_path / "no" / "b.csv"))
     error = json.loads(call(example, "bars", "AAPL", "--interval", "7m", "--json").stdout)["error"]
     assert error["code"] == "unknown_interval"
 

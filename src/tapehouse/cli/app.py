@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tapehouse.cli import context, doctor, loading, reading, serving, writing
+from tapehouse.cli import context, doctor, exporting, loading, reading, serving, writing
 from tapehouse.errors import TapehouseError
 
 HELP = """A market-data server that you run yourself.
@@ -40,6 +40,7 @@ def options(
 
 app.command()(serving.serve)
 app.command()(loading.load)
+app.command()(exporting.export)
 app.command()(reading.bars)
 app.command()(reading.symbols)
 app.command()(reading.coverage)

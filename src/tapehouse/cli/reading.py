@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tapehouse.cli import tables
 from tapehouse.cli.context import End, Interval, Json, Start, Where, connect, emit, say, timed
+from tapehouse.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from tapehouse.client import FrameStream
     from tapehouse.query.base import Coverage
 
 
@@ -23,11 +24,6 @@ class Format(StrEnum):
     CSV = "csv"
     JSON = "json"
     ARROW = "arrow"
-    PARQUET = "parquet"
-
-
-_SUFFIXES = {".csv": Format.CSV, ".json": Format.JSON, ".arrow": Format.ARROW, ".arrows": Format.ARROW}
-_SUFFIXES |= {".parquet": Format.PARQUET, ".pq": Format.PARQUET}
 
 
 def bars(
@@ -43,16 +39,11 @@ def bars(
     format_: Annotated[
         Format | None, typer.Option("--format", "-f", help="Default: a table on a terminal, else CSV.")
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A file to write to; its suffix says the format.")
-    ] = None,
     json: Json = False,
     store: Where = None,
 ) -> None:
-    """Show or export bars. An interval that is not stored is made from finer ones."""
-    from tapehouse.cli import export
-
-    chosen = _format(format_, output, json)
+    """Show bars. An interval that is not stored is made from finer ones; files are written by `export`."""
+    chosen = Format.JSON if json else format_ or (Format.TABLE if sys.stdout.isatty() else Format.CSV)
     named = None if columns is None else columns if columns == "all" else columns.split(",")
     with (
         connect(store) as client,
@@ -69,21 +60,30 @@ def bars(
             source=source,
         ) as stream,
     ):
-        rows = export.write(stream, chosen.value, output)
-    if output is not None:
-        say(f"{rows:,} rows written to {output}")
+        if chosen is Format.TABLE:
+            tables.ends(stream)
+        else:
+            _encode(stream, chosen)
 
 
-def _format(given: Format | None, output: Path | None, as_json: bool) -> Format:
-    if as_json:
-        return Format.JSON
-    if given is not None:
-        return given
-    if output is None:
-        return Format.TABLE if sys.stdout.isatty() else Format.CSV
-    if output.suffix not in _SUFFIXES:
-        raise typer.BadParameter(f"say the format of {output} with --format", param_hint="--output")
-    return _SUFFIXES[output.suffix]
+def _encode(stream: FrameStream, format_: Format) -> None:
+    """The rows as they arrive, to standard output."""
+    from tapehouse import codec
+
+    if format_ is Format.ARROW and sys.stdout.isatty():
+        raise InvalidRequest("arrow is not for a terminal; put it into a pipe, or use `tapehouse export`")
+    batches = (batch for table in stream for batch in table.to_batches())
+    if format_ is Format.CSV:
+        pieces = codec.encode_csv(stream.schema, batches)
+    elif format_ is Format.JSON:
+        pieces = codec.encode_rows(batches, {"commit": stream.commit, "made_from": stream.made_from}, {})
+    else:
+        pieces = codec.encode_stream(stream.schema, batches)
+    for piece in pieces:
+        sys.stdout.buffer.write(piece)
+    if format_ is Format.JSON:
+        sys.stdout.buffer.write(b"\n")
+    sys.stdout.buffer.flush()
 
 
 def symbols(

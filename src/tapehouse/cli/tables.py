@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from tapehouse.client import FrameStream
+
+SHOWN_AT_EACH_END = 20
 GAP = "..."
 """What stands in every cell of a row that stands for many."""
 _NUMERIC = int | float | None
@@ -23,6 +28,38 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         _draw(columns, texts, numeric)
     else:
         _align(columns, texts, numeric)
+
+
+def ends(stream: FrameStream) -> None:
+    """The first and the last rows of a stream; what lies between is counted."""
+    head: list[list[Any]] = []
+    tail: deque[list[Any]] = deque(maxlen=SHOWN_AT_EACH_END)
+    rows = 0
+    for table in stream:
+        rows += table.num_rows
+        fresh = table.slice(0, SHOWN_AT_EACH_END - len(head))
+        rest = table.slice(fresh.num_rows)
+        head += _records(fresh)
+        tail.extend(_records(rest.slice(max(0, rest.num_rows - SHOWN_AT_EACH_END))))
+    gap = [[GAP] * len(stream.schema.names)] if rows > len(head) + len(tail) else []
+    show(stream.schema.names, [*head, *gap, *tail])
+    made = "".join(f", {symbol} made from {' and '.join(origins)}" for symbol, origins in stream.made_from.items())
+    typer.echo(f"{rows:,} rows as of commit {stream.commit}{made}", err=True)
+
+
+def _records(table: Any) -> list[list[Any]]:
+    """The rows, times as text."""
+    import pyarrow as pa
+
+    from tapehouse.times import format_time
+
+    columns = [
+        [format_time(value) for value in column.cast(pa.int64()).to_pylist()]
+        if name == "timestamp"
+        else column.to_pylist()
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    ]
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def pairs(values: dict[str, Any]) -> None:

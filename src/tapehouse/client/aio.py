@@ -15,11 +15,21 @@ import pyarrow as pa
 
 from tapehouse.client import reads, writes
 from tapehouse.client.arrow import Arriving, Rows
-from tapehouse.client.embedded import AsyncLocal, reach
+from tapehouse.client.embedded import AsyncLocal, export, reach
 from tapehouse.client.frames import FrameName, Page, Shape, shape_of
-from tapehouse.client.http import AsyncShell, Server
-from tapehouse.client.reads import DEFAULT_MEASURES, AggregateOptions, BarOptions, ReadOptions, Symbols, Time
+from tapehouse.client.http import AsyncShell, Server, Shell
+from tapehouse.client.reads import (
+    DEFAULT_MEASURES,
+    AggregateOptions,
+    BarOptions,
+    ExportChoices,
+    ReadOptions,
+    Symbols,
+    Time,
+    export_options,
+)
 from tapehouse.client.wire import Operation
+from tapehouse.export.base import Manifest, OnProgress
 from tapehouse.model import Commit, Instrument, Kind
 from tapehouse.query.base import Coverage
 from tapehouse.store.base import CompactionReport
@@ -222,6 +232,25 @@ class AsyncClient:
         end: Time | None = None,
     ) -> Commit:
         return await self._run(writes.delete(symbols, kind=kind, interval=interval, start=start, end=end))
+
+    async def export(
+        self,
+        folder: str | os.PathLike[str],
+        symbols: Symbols = None,
+        *,
+        existing: str = "refuse",
+        threads: int | None = None,
+        progress: OnProgress | None = None,
+        **choices: Unpack[ExportChoices],
+    ) -> Manifest:
+        options = export_options(symbols, **choices)
+        write = partial(export, folder=folder, options=options, existing=existing, threads=threads, progress=progress)
+        backend = (await self._connected()).waiting()
+        try:
+            return await asyncio.to_thread(write, backend)
+        finally:
+            if isinstance(backend, Shell):
+                backend.close()
 
     async def instruments(self) -> list[Instrument]:
         return await self._run(reads.Instruments())

@@ -13,11 +13,21 @@ import pyarrow as pa
 
 from tapehouse.client import reads, writes
 from tapehouse.client.arrow import Rows
-from tapehouse.client.embedded import Local, reach
+from tapehouse.client.embedded import Local, export, reach
 from tapehouse.client.frames import FrameName, Page, Shape, shape_of
 from tapehouse.client.http import Server, Shell
-from tapehouse.client.reads import DEFAULT_MEASURES, AggregateOptions, BarOptions, ReadOptions, Symbols, Time
+from tapehouse.client.reads import (
+    DEFAULT_MEASURES,
+    AggregateOptions,
+    BarOptions,
+    ExportChoices,
+    ReadOptions,
+    Symbols,
+    Time,
+    export_options,
+)
 from tapehouse.client.wire import Operation
+from tapehouse.export.base import Manifest, OnProgress
 from tapehouse.model import Commit, Instrument, Interval, Kind, OnConflict
 from tapehouse.query.base import Coverage
 from tapehouse.store.base import CompactionReport, Store
@@ -298,6 +308,31 @@ class Client:
     ) -> Commit:
         """Hide all rows of the span as one commit; reads as of before still see them."""
         return self._run(writes.delete(symbols, kind=kind, interval=interval, start=start, end=end))
+
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        symbols: Symbols = None,
+        *,
+        existing: str = "refuse",
+        threads: int | None = None,
+        progress: OnProgress | None = None,
+        **choices: Unpack[ExportChoices],
+    ) -> Manifest:
+        """Write rows to files in a folder of this machine, as of one commit, and a manifest of them.
+
+        Without more it is everything that is stored, as Parquet by symbol. `symbols` and `match` (patterns with `*`
+        and `?`) choose symbols, `kind` and `interval` (one, or a list) series; `start`, `end`, `as_of` and `source`
+        are those of `bars`, `columns` go into the files beside symbol and timestamp. `resample` makes the bars of an
+        interval where they are not stored. `format` is one of `tapehouse.export.base.FORMATS` (`"csv.gz"`),
+        `partition` is `"none"`, or `"symbol"`, `"year"`, `"month"`, `"day"`, or `"symbol,month"`.
+
+        `existing` says what to do about an export in the folder: `"refuse"`, `"resume"` one that did not come to its
+        end, or `"overwrite"`. Raises `Conflict` when there is one or a file of a name that is needed, `NotFound`
+        when there is nothing to export, and `StoreFull` when the disk is full; files that have their names are whole.
+        """
+        options = export_options(symbols, **choices)
+        return export(self._backend, folder, options, existing=existing, threads=threads, progress=progress)
 
     def instruments(self) -> list[Instrument]:
         """What is known of instruments, by pattern."""

@@ -10,7 +10,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, closing, contextmanager
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -18,13 +18,14 @@ import msgspec
 import pyarrow as pa
 
 from tapehouse.client.arrow import Arriving
-from tapehouse.client.http import Server, check_url
-from tapehouse.client.reads import Read
+from tapehouse.client.http import Server, Shell, check_url
+from tapehouse.client.reads import Commits, Instruments, Read, SeriesList, read_of
 from tapehouse.client.wire import Operation
 from tapehouse.errors import InvalidRequest, NotFound, NotSupported, StoreLocked, TapehouseError
-from tapehouse.query.base import History
-from tapehouse.store.base import Capability, Closes, KeepsInstruments, Store
-from tapehouse.store.folder import FORMAT_FILE
+from tapehouse.export.base import Existing, ExportOptions, Manifest, OnProgress
+from tapehouse.model import Commit, Instrument
+from tapehouse.query.base import History, Request
+from tapehouse.store.base import Capability, Closes, KeepsInstruments, Series, Store
 from tapehouse.store.owner import Owner, find_owner
 
 T = TypeVar("T")
@@ -77,6 +78,8 @@ def _reach_folder(folder: Path, *, timeout_s: float, create: bool) -> Server | L
         missing = NotFound(f"there is no folder {folder}", folder=str(folder))
         missing.add_note("create=True makes one; the address of a server starts with http://")
         raise missing
+    from tapehouse.store.folder import FORMAT_FILE  # which brings the database with it
+
     if not create and folder.is_dir() and not (folder / FORMAT_FILE).exists() and any(folder.iterdir()):
         missing = NotFound(f"the folder {folder} holds something, but no data of Tapehouse", folder=str(folder))
         missing.add_note("create=True, or `tapehouse load`, makes a store of it")
@@ -160,6 +163,44 @@ class Local:
         return self._held
 
 
+class Held:
+    """What an export reads from (`export.base.Source`): a store in this process, or a server."""
+
+    def __init__(self, backend: Shell | Local) -> None:
+        self._backend = backend
+
+    def rows(self, request: Request) -> AbstractContextManager[Arriving[Iterator[pa.RecordBatch]]]:
+        return self._backend.batches(read_of(request))
+
+    def series(self) -> list[Series]:
+        return self._backend.run(SeriesList())
+
+    def commits(self, *, after: int, limit: int) -> list[Commit]:
+        return self._backend.run(Commits(after=after, limit=limit))
+
+    def instruments(self) -> list[Instrument]:
+        return self._backend.run(Instruments())
+
+
+def export(
+    backend: Shell | Local,
+    folder: str | os.PathLike[str],
+    options: ExportOptions,
+    *,
+    existing: str = "refuse",
+    threads: int | None = None,
+    progress: OnProgress | None = None,
+) -> Manifest:
+    """See `Client.export`."""
+    from tapehouse.export.run import export
+
+    try:
+        how = Existing(existing)
+    except ValueError:
+        raise InvalidRequest(f"existing is one of {', '.join(Existing)}, not {existing!r}") from None
+    return export(Held(backend), os.fspath(folder), options, existing=how, threads=threads, progress=progress)
+
+
 class AsyncLocal:
     """The same for an event loop: what may block runs in a thread."""
 
@@ -178,6 +219,10 @@ class AsyncLocal:
                 yield Arriving(answer.schema, answer.commit, dict(answer.made_from), batches)
         finally:
             await asyncio.to_thread(answer.close)
+
+    def waiting(self) -> Local:
+        """The same store, for a thread that waits."""
+        return self._local
 
     async def close(self) -> None:
         await asyncio.to_thread(self._local.close)

@@ -170,6 +170,10 @@ class AsyncShell:
                 async with aclosing(_async_batches(self.server, receiver, pieces)) as batches:
                     yield receiver.arriving(batches)
 
+    def waiting(self) -> Shell:
+        """The same server, for a thread that waits; to be closed by whoever asked for it."""
+        return Shell(self.server)
+
     async def close(self) -> None:
         """Close the connections; idempotent."""
         await self._http.aclose()

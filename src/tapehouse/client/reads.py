@@ -13,6 +13,7 @@ from tapehouse import times
 from tapehouse.client.arrow import Rows, RowsReceiver, described
 from tapehouse.client.wire import ARROW_STREAM, Body, Holding, JsonReceiver, Outgoing, Params, Receiver, query
 from tapehouse.errors import InvalidRequest
+from tapehouse.export.base import ExportOptions, partition_of
 from tapehouse.model import SCHEMAS, SECOND_NS, Commit, Instrument, Interval, Kind
 from tapehouse.query.base import Answer, Bound, Coverage, Request
 from tapehouse.store.base import Series
@@ -20,6 +21,22 @@ from tapehouse.store.base import Series
 Symbols = str | Sequence[str] | None
 Time = str | int | date | np.datetime64
 """A date or time: `"2024"`, `"2024-01-02"`, `"2024-01-02T14:30:00Z"`, epoch digits, a date, a datetime with a zone."""
+
+
+class ExportChoices(TypedDict, total=False):
+    """What narrows an export, and how it is written; see `Client.export`."""
+
+    kind: str | Sequence[str] | None
+    interval: str | Sequence[str] | None
+    match: str | Sequence[str] | None
+    start: Time | None
+    end: Time | None
+    columns: Sequence[str] | None
+    as_of: Time | None
+    source: str | None
+    format: str
+    partition: str | Sequence[str]
+    resample: bool
 
 
 class ReadOptions(TypedDict, total=False):
@@ -150,6 +167,50 @@ def read(
         source=source,
         page=page,
     )
+
+
+def read_of(request: Request) -> Read:
+    """The same question, for a client to ask."""
+    as_of = None if request.as_of is None else str(request.as_of)
+    fields = {name: getattr(request, name) for name in Request.__struct_fields__}
+    fields["interval"] = None if request.interval is None else str(request.interval)
+    return Read(**fields, as_of_text=as_of)
+
+
+def export_options(
+    symbols: Symbols,
+    *,
+    kind: str | Sequence[str] | None = None,
+    interval: str | Sequence[str] | None = None,
+    match: str | Sequence[str] | None = None,
+    start: Time | None = None,
+    end: Time | None = None,
+    columns: Sequence[str] | None = None,
+    as_of: Time | None = None,
+    source: str | None = None,
+    format: str = "parquet",
+    partition: str | Sequence[str] = "symbol",
+    resample: bool = False,
+) -> ExportOptions:
+    """What to export, from what a caller writes."""
+    return ExportOptions(
+        format=format,
+        partition=partition_of(partition),
+        kinds=tuple(kind_of(word) for word in _words(kind)),
+        intervals=tuple(Interval.parse(word) for word in _words(interval)),
+        symbols=listed(symbols),
+        match=_words(match),
+        start=bound(start, "start"),
+        end=bound(end, "end"),
+        columns=None if columns is None else tuple(columns),
+        as_of=_as_of(as_of)[0],
+        source=source,
+        resample=resample,
+    )
+
+
+def _words(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    return () if given is None else (given,) if isinstance(given, str) else tuple(given)
 
 
 def bars(symbols: Symbols, options: BarOptions, page: str | None = None) -> Read:

@@ -59,18 +59,32 @@ def encode_rows(
     separator = b""
     for piece in _pieces(batches):
         row = _row_type(tuple(piece.schema.names))
-        columns = [_python_values(column, times) for column in piece.columns]
+        columns = [python_values(column, times) for column in piece.columns]
         yield separator + _encode([row(*values) for values in zip(*columns, strict=True)])[1:-1]
         separator = b","
     yield b"]" + _closing(tail)
 
 
-def encode_csv(schema: pa.Schema, batches: Batches, times: Times = Times.RFC3339) -> Generator[bytes]:
-    """A header line, then a line per row; null is empty."""
-    yield ",".join(schema.names).encode() + b"\n"
+def encode_csv(
+    schema: pa.Schema, batches: Batches, times: Times = Times.RFC3339, delimiter: str = ","
+) -> Generator[bytes]:
+    """A header line, then a line per row; null is empty, and text that could be taken for it is in quotes."""
+    yield delimiter.join(schema.names).encode() + b"\n"
     for piece in _pieces(batches):
         columns = [_csv_column(column, times) for column in piece.columns]
-        yield _csv_lines(pa.record_batch(columns, names=schema.names))
+        quoted = any(_needs_quotes(column, delimiter) for column in piece.columns)
+        yield _csv_lines(pa.record_batch(columns, names=schema.names), delimiter, quoted)
+
+
+def encode_lines(batches: Batches, times: Times = Times.RFC3339) -> Generator[bytes]:
+    """JSON lines: an object per row and line."""
+    import polars as pl
+
+    for piece in _pieces(batches):
+        # Polars writes them in less than half the time that it takes to make objects of the rows.
+        columns = [_csv_column(column, times) for column in piece.columns]
+        frame = pl.DataFrame(pl.from_arrow(pa.table(columns, names=piece.schema.names)))
+        yield frame.write_ndjson().encode()
 
 
 def encode_stream(schema: pa.Schema, batches: Batches) -> Generator[bytes]:
@@ -128,10 +142,11 @@ def _json_values(column: pa.Array, times: Times) -> bytes:
     if pa.types.is_dictionary(column.type):
         names = [_encode(value) for value in column.dictionary.to_pylist()]
         return b",".join(_taken(column, [*names, b"null"]))
-    return _encode(_python_values(column, times))[1:-1]
+    return _encode(python_values(column, times))[1:-1]
 
 
-def _python_values(column: pa.Array, times: Times) -> Sequence[Any]:
+def python_values(column: pa.Array, times: Times) -> Sequence[Any]:
+    """The values of a column as JSON has them; what is not a number is NaN."""
     if pa.types.is_timestamp(column.type):
         return _time_values(column, times)
     if pa.types.is_dictionary(column.type):
@@ -192,13 +207,29 @@ def _csv_column(column: pa.Array, times: Times) -> pa.Array:
     return column
 
 
-def _csv_lines(batch: pa.RecordBatch) -> bytes:
+_LOOKS_MISSING = pa.array(
+    ["", "null", "NULL", "Null", "NA", "N/A", "n/a", "#N/A", "None", "none", "-", "\\N", "nan", "NaN", "NAN"]
+)
+"""Text that readers of CSV take for a missing value."""
+_SPECIAL = r'["\r\n]|^\s|\s$'
+
+
+def _needs_quotes(column: pa.Array, delimiter: str) -> bool:
+    """Whether some text is not read back as it is without quotes; symbols cannot be, except by what they mean."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary
+    if not pa.types.is_string(column.type) or column.null_count == len(column):
+        return False
+    missing = pc.any(pc.is_in(column, _LOOKS_MISSING)).as_py()
+    return bool(missing or pc.any(pc.match_substring_regex(column, f"{_SPECIAL}|{delimiter}")).as_py())
+
+
+def _csv_lines(batch: pa.RecordBatch, delimiter: str, quoted: bool) -> bytes:
     from pyarrow import csv
 
-    try:
-        return _written(batch, csv.WriteOptions(include_header=False, quoting_style="none"))
-    except pa.ArrowInvalid:  # some text has a comma, a quote or a line break in it: then all text is quoted
-        return _written(batch, csv.WriteOptions(include_header=False, quoting_style="needed"))
+    # Quotes go around all text of a piece or none: Arrow knows no other way, and is quicker without.
+    style = "needed" if quoted else "none"
+    return _written(batch, csv.WriteOptions(include_header=False, quoting_style=style, delimiter=delimiter))
 
 
 def _written(batch: pa.RecordBatch, options: Any) -> bytes:
