@@ -34,14 +34,16 @@ from typing import Any
 
 import uvloop
 
-from tapehouse import bulk, dashboard, logs
+from tapehouse import dashboard, logs
 from tapehouse.api.app import Api, Page, create_app
 from tapehouse.api.doors import Door
 from tapehouse.api.keys import Keys
 from tapehouse.api.routes.ops import compact_now
 from tapehouse.api.security import check_exposure, is_loopback
 from tapehouse.bulk.base import LoadOptions, LoadReport
-from tapehouse.bulk.checks.base import Validate
+from tapehouse.bulk.certificate import certify
+from tapehouse.bulk.checked import load_checked
+from tapehouse.bulk.checks.base import Checks, Validate
 from tapehouse.calendars import timeline
 from tapehouse.codec import read_instruments
 from tapehouse.errors import InvalidSetting, TapehouseError, UnreadableFile
@@ -217,7 +219,8 @@ async def _loads(store: Store, settings: Settings) -> AsyncIterator[LoadJobs]:
         Runner, store, running=settings.max_running_jobs, waiting=settings.max_waiting_jobs
     )
     try:
-        yield LoadJobs(runner, _loader(store, settings, folder or Path()), spool, settings.load_folders)
+        load = _loader(store, settings, folder or Path())
+        yield LoadJobs(runner, load, partial(certify, store), spool, settings.load_folders)
     finally:
         await asyncio.to_thread(runner.stop)
         await asyncio.to_thread(runner.close)
@@ -228,8 +231,8 @@ def _loader(store: Any, settings: Settings, folder: Path) -> LoadFiles:
     """How jobs load files into the store."""
 
     def load(paths: Sequence[str], options: LoadOptions, *, validate: Validate, **how: Any) -> LoadReport:
-        instruments = store.instruments() if Capability.INSTRUMENTS in store.capabilities else []
-        return bulk.load(paths, store, options, instruments=instruments, quarantine_dir=folder / "quarantine", **how)
+        checks = Checks(validate=validate, sample_rows=settings.sample_rows)
+        return load_checked(paths, store, options, checks, quarantine_dir=folder / "quarantine", **how)
 
     return load
 

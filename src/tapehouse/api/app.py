@@ -23,7 +23,7 @@ from tapehouse.api import problems
 from tapehouse.api.context import Context, Metrics
 from tapehouse.api.keys import Keys
 from tapehouse.api.routes import history as reads
-from tapehouse.api.routes import jobs, ops, writes
+from tapehouse.api.routes import jobs, ops, trust, writes
 from tapehouse.api.routes.parameters import Parameters
 from tapehouse.api.security import SECURITY_SCHEMES, FromSocket, Gate
 from tapehouse.api.workers import Readiness, Slots, Workers
@@ -33,7 +33,7 @@ from tapehouse.query.base import History
 from tapehouse.settings import Settings
 from tapehouse.store.base import Store
 
-_ROUTERS = (reads.router, writes.router, jobs.router, ops.router)
+_ROUTERS = (reads.router, writes.router, jobs.router, trust.router, ops.router)
 _EXPOSED = ["Tapehouse-Commit", "Tapehouse-Made-From", "Tapehouse-Next-Page", "Link", "Retry-After", "X-Request-Id"]
 _DESCRIPTION = """\
 Market data: bars, trades and quotes, with what was known when. Times are UTC; spans are `[start, end)`; errors are

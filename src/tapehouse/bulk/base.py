@@ -14,6 +14,7 @@ import msgspec
 import pyarrow as pa
 from msgspec.structs import force_setattr
 
+from tapehouse.bulk.checks.base import Finding
 from tapehouse.errors import InvalidRequest
 from tapehouse.model import Commit, Interval, Kind, OnConflict
 
@@ -364,7 +365,7 @@ class SeriesCertificate(msgspec.Struct, frozen=True, kw_only=True):
 
     `rows` good ones were read from the files; of these the batch stored `written`, `unchanged` were in the store
     already, and `superseded` were there too, under a later row of the same key, where they cannot be read by key.
-    `stored` is the hash of what was read back of the first two.
+    `source` is the hash of the first two as they were read, `stored` as the store gave them back.
     """
 
     kind: Kind
@@ -381,20 +382,24 @@ class SeriesCertificate(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def agrees(self) -> bool:
-        """Whether the store has what the files have; of superseded rows only their number is known."""
-        return self.stored_rows + self.superseded == self.rows and (self.superseded > 0 or self.stored == self.source)
+        """Whether the store has what the files have."""
+        return self.stored_rows + self.superseded == self.rows and self.stored == self.source
+
+
+CERTIFICATES = "certificates"
+"""The collection of documents (`store.base.KeepsDocuments`) that holds a `Certificate` for each batch."""
 
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     """What a load read from its files and what the store gave back; `checked` is when, UTC nanoseconds.
 
-    Its commits are the batch's after `first`, up to `head`.
+    Its commits are the batch's after commit `after`, up to `head`.
     """
 
     batch: str
     formula: str
     checked: int
-    first: int
+    after: int
     head: int
     counts: Counts
     series: list[SeriesCertificate]
@@ -423,7 +428,8 @@ class Certified(msgspec.Struct, frozen=True, kw_only=True):
 class LoadReport(msgspec.Struct, kw_only=True):
     """What became of a load. `head` is the number of its newest commit, 0 when it made none.
 
-    `resume` names what to resume when it did not come to its end and the store keeps how far it came.
+    `resume` names what to resume when it did not come to its end and the store keeps how far it came. `grades` counts
+    the series that were inspected by their quality, and `findings` are the worst that the checks found.
     """
 
     batch: str
@@ -436,6 +442,8 @@ class LoadReport(msgspec.Struct, kw_only=True):
     set_aside: list[SetAside] = []
     resume: str | None = None
     certificate: Certified | None = None
+    grades: dict[str, int] = {}
+    findings: list[Finding] = []
 
     @property
     def complete(self) -> bool:

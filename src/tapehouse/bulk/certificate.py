@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from tapehouse.bulk.base import Certificate, Counts, SeriesCertificate
+from tapehouse.bulk.base import CERTIFICATES, Certificate, Counts, SeriesCertificate
 from tapehouse.bulk.journal import Tally, Unchanged
 from tapehouse.bulk.run.batches import with_source
 from tapehouse.codec.content import FORMULA, Sum, Sums, add_to, by_symbol, hashes_of, keys_of, sums_of
@@ -23,7 +23,6 @@ from tapehouse.errors import NotFound, NotSupported, StoreDamaged
 from tapehouse.model import SCHEMAS, Interval, Kind
 from tapehouse.store.base import Capability, Reading, Selection
 
-CERTIFICATES = "certificates"
 NAMED = 10
 
 Series = tuple[Kind, Interval | None]
@@ -97,7 +96,7 @@ class Auditor:
             batch=self._batch,
             formula=FORMULA,
             checked=time.time_ns(),
-            first=self._first,
+            after=self._first,
             head=head,
             counts=counts,
             series=[each for part in found for each in part],
@@ -252,7 +251,7 @@ def certify(store: Any, batch: str) -> Certificate:
     for each in kept.series:
         series = (each.kind, each.interval)
         if series not in found:
-            found[series] = written_sums(store, batch, series, kept.first, kept.head)
+            found[series] = written_sums(store, batch, series, kept.after, kept.head)
         now = found[series].get(each.symbol, Sum())
         stored = int(each.stored, 16) - int(each.written_hash, 16) + now.hash
         checked.append(

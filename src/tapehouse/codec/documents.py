@@ -9,7 +9,7 @@ import msgspec
 
 from tapehouse.codec.encode import Times, time_text
 
-TIME_FIELDS = frozenset({"first", "last", "start", "end", "recorded", "created", "started", "ended"})
+TIME_FIELDS = frozenset({"first", "last", "start", "end", "recorded", "created", "started", "ended", "checked"})
 """The members of a document that are times, all of them UTC nanoseconds inside."""
 
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from tapehouse.bulk.base import LoadOptions, LoadReport, OnProgress, Problem, Progress
+from tapehouse.bulk.base import Certificate, LoadOptions, LoadReport, OnProgress, Problem, Progress
 from tapehouse.bulk.checks.base import Validate
 
 COLLECTION = "jobs"
@@ -138,6 +138,13 @@ class LoadFiles(Protocol):
         """Load the files until they end or `stop` is set."""
 
 
+class Certify(Protocol):
+    """How a batch is certified; `bulk.certificate` does it."""
+
+    def __call__(self, batch: str) -> Certificate:
+        """The certificate as of now; `StoreDamaged` when the store has something else than the files had."""
+
+
 class LoadRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of `POST /v1/jobs/load`: files that the server can reach, and what is said of them."""
 
@@ -186,6 +193,9 @@ class Loads(Protocol):
 
     def load_upload(self, upload: Upload, options: LoadOptions, validate: Validate = Validate.SAMPLE) -> Job:
         """Load what was sent, and remove it then, also when this raises; `InvalidRequest` when there is nothing."""
+
+    def certify(self, batch: str) -> Job:
+        """Compare again what a load read with what the store has; `NotFound` when it has no certificate."""
 
 
 def resume_with(batch: str) -> str:

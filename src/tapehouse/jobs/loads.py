@@ -14,21 +14,24 @@ import msgspec
 from tapehouse.bulk.base import LoadOptions, LoadReport
 from tapehouse.bulk.checks.base import Validate
 from tapehouse.errors import Forbidden, InvalidRequest, TapehouseError
-from tapehouse.jobs.base import Control, Ended, Job, Jobs, LoadFiles, LoadRequest, Upload, Work
+from tapehouse.jobs.base import Certify, Control, Ended, Job, Jobs, LoadFiles, LoadRequest, Upload, Work
 from tapehouse.jobs.spool import Spool
 
 FILES_REPORTED = 1_000
 """So many files are in a job's report; what went wrong goes first."""
+SERIES_REPORTED = 1_000
 _NAMES_SHOWN = 100
 
 
 class LoadJobs:
     """`jobs.base.Loads`, of one store."""
 
-    def __init__(self, jobs: Jobs, load: LoadFiles, spool: Spool, folders: Sequence[str] = ()) -> None:
+    def __init__(
+        self, jobs: Jobs, load: LoadFiles, certify: Certify, spool: Spool, folders: Sequence[str] = ()
+    ) -> None:
         """`folders` are those whose files may be loaded by anybody who may write; relative ones count from here."""
         self.jobs = jobs
-        self._load, self._spool = load, spool
+        self._load, self._certify, self._spool = load, certify, spool
         self._folders = [Path(folder).expanduser().resolve() for folder in folders]
 
     def load(self, request: LoadRequest, *, anywhere: bool) -> Job:
@@ -59,6 +62,17 @@ class LoadJobs:
         except TapehouseError:
             upload.discard()
             raise
+
+    def certify(self, batch: str) -> Job:
+        """See `jobs.base.Loads`."""
+
+        def work(control: Control) -> Ended:
+            certificate = self._certify(batch)
+            hidden = max(0, len(certificate.series) - SERIES_REPORTED)
+            shown = msgspec.structs.replace(certificate, series=certificate.series[:SERIES_REPORTED])
+            return Ended(report=msgspec.to_builtins(shown), hidden=hidden)
+
+        return self.jobs.submit("certify", work, batch=batch)
 
     def _work(
         self, paths: Sequence[str], options: LoadOptions, validate: Validate, upload: Upload | None = None

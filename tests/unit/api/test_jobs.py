@@ -7,6 +7,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tapehouse import bulk
 from tapehouse.api.app import Api, create_app
 from tapehouse.api.routes import jobs as routes
 from tapehouse.bulk.base import LoadOptions, LoadReport
+from tapehouse.bulk.certificate import certify
 from tapehouse.jobs.loads import LoadJobs
 from tapehouse.jobs.runner import Runner
 from tapehouse.jobs.spool import Spool
@@ -44,7 +46,9 @@ class Here:
         chosen = Settings(**settings)
         limits = {"upload_bytes": chosen.max_upload_bytes, "total_bytes": chosen.max_spool_bytes}
         self.runner = Runner(self.store, running=1, waiting=chosen.max_waiting_jobs)
-        loads = LoadJobs(self.runner, self._load, Spool(self.spool, **limits), chosen.load_folders)
+        loads = LoadJobs(
+            self.runner, self._load, partial(certify, self.store), Spool(self.spool, **limits), chosen.load_folders
+        )
         self.api: Api = create_app(StoredHistory(self.store), self.store, chosen, loads=loads)
         self._clients = contextlib.ExitStack()
         self.client, self.socket = self._client(self.api.over_tcp), self._client(self.api.over_socket)

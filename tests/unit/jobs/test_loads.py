@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from tapehouse import bulk
 from tapehouse.bulk.base import Counts, FileReport, LoadOptions, LoadReport, Problem, RecognisedFile
+from tapehouse.bulk.certificate import certify
 from tapehouse.errors import Forbidden, InvalidRequest
 from tapehouse.jobs import loads
 from tapehouse.jobs.base import Job, LoadRequest, State
@@ -34,7 +36,9 @@ class Here:
         self.runner = Runner(self.store)
         self.spool = folder / "spool"
         spool = Spool(self.spool, upload_bytes=1_000_000, total_bytes=1_000_000)
-        self.loads = LoadJobs(self.runner, self._load, spool, [str(each) for each in folders])
+        self.loads = LoadJobs(
+            self.runner, self._load, partial(certify, self.store), spool, [str(each) for each in folders]
+        )
         self._quarantine = folder / "quarantine"
 
     def _load(self, paths: Sequence[str], options: LoadOptions, *, validate: str, **how: Any) -> LoadReport:

@@ -37,7 +37,7 @@ _EVENTS_APART_S = 0.1
 _OURS = ("threads", "workers", "block_bytes", "batch_rows", "retries")
 """How the server goes about a load is not for others to say."""
 
-_JOB = {
+JOB_EXAMPLE = {
     "id": "5f0c3b1a9d2e4c77",
     "kind": "load",
     "state": "running",
@@ -63,7 +63,7 @@ _JOB = {
     "error": None,
     "resume": None,
 }
-_ANSWER = documented(400, 401, 403, 404, 501, example=_JOB)
+_ANSWER = documented(400, 401, 403, 404, 501, example=JOB_EXAMPLE)
 _EVENTS: dict[int | str, Any] = {
     **documented(
         401,
@@ -102,14 +102,14 @@ _BODY: dict[str, Any] = {
 
 @router.post(
     "/load",
-    responses=documented(400, 401, 403, 408, 413, 415, 501, 503, 507, example=_JOB),
+    responses=documented(400, 401, 403, 408, 413, 415, 501, 503, 507, example=JOB_EXAMPLE),
     openapi_extra=_BODY,
     summary="Load files",
 )
 async def load(request: Request, here: Here, asked: Annotated[given.Loaded, Depends(given.Loaded.of)]) -> Response:
     """Load files as a job, and answer at once with it. As JSON, `paths` that the server can reach and may load from;
     as a form, the files themselves; with `name`, the body is one file."""
-    loads = _loads(here)
+    loads = loads_of(here)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if asked.name is not None:
         job = await _load_body(request, here, loads, asked)
@@ -166,10 +166,10 @@ async def _load_body(request: Request, here: Context, loads: Loads, asked: given
     return await here.workers.write.run(partial(loads.load_upload, upload, *said))
 
 
-@router.get("", responses=documented(400, 401, 403, 501, example={"jobs": [_JOB]}), summary="Jobs")
+@router.get("", responses=documented(400, 401, 403, 501, example={"jobs": [JOB_EXAMPLE]}), summary="Jobs")
 async def jobs(request: Request, here: Here, asked: Annotated[given.Listed, Depends(given.Listed.of)]) -> Response:
     """What waits, runs, and ran, newest first, without the reports."""
-    found = _loads(here).jobs.jobs()[: asked.limit]
+    found = loads_of(here).jobs.jobs()[: asked.limit]
     return answer_json(
         {"jobs": [msgspec.to_builtins(msgspec.structs.replace(job, report=None)) for job in found]}, asked.times
     )
@@ -178,7 +178,7 @@ async def jobs(request: Request, here: Here, asked: Annotated[given.Listed, Depe
 @router.get("/{id}", responses=_ANSWER, summary="A job")
 async def job(here: Here, id: str, asked: Annotated[given.Timed, Depends(given.Timed.of)]) -> Response:
     """How a job is now, with its report once it has one."""
-    return _answer(_loads(here).jobs.job(id), asked.times)
+    return _answer(loads_of(here).jobs.job(id), asked.times)
 
 
 @router.post("/{id}/cancel", responses=_ANSWER, summary="Cancel a job")
@@ -187,7 +187,7 @@ async def cancel(
 ) -> Response:
     """Ask a job to end after its current step, or never to begin. What it wrote stays; of one that is over, nothing
     changes."""
-    cancelled = await here.workers.write.run(partial(_loads(here).jobs.cancel, id), request=request)
+    cancelled = await here.workers.write.run(partial(loads_of(here).jobs.cancel, id), request=request)
     return _answer(cancelled, asked.times)
 
 
@@ -198,7 +198,7 @@ async def events(
     """Server-sent events: the job as it is now and after every change, until it is over. A watcher that is slow, or
     was away (`Last-Event-ID`), gets the newest state at once."""
     last = request.headers.get("last-event-id")
-    now = _loads(here).jobs.job(id)
+    now = loads_of(here).jobs.job(id)
     if now.state.is_over and last == str(now.version):
         return Response(status_code=204)  # tells an EventSource not to come again
     here.open_events.take()
@@ -231,7 +231,7 @@ class _Watched(StreamingResponse):
 
 
 async def _events(here: Context, id: str, last: str | None, times: Times) -> AsyncIterator[bytes]:
-    watched = _loads(here).jobs
+    watched = loads_of(here).jobs
     loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
     def wake() -> None:
@@ -260,7 +260,8 @@ async def _events(here: Context, id: str, last: str | None, times: Times) -> Asy
         unlisten()
 
 
-def _loads(here: Context) -> Loads:
+def loads_of(here: Context) -> Loads:
+    """What takes loads; `NotSupported` where no jobs are run."""
     if here.loads is None:
         raise NotSupported("this server runs no jobs")
     return here.loads

@@ -315,6 +315,21 @@ class Listed(Timed):
     limit: int = Field(100, ge=1, le=10_000)
 
 
+class Batches(Listed):
+    """Which batches."""
+
+    batch: Names | None = Field(None, description="Those of these names; a comma list, or repeated.")
+    before: int | None = Field(None, ge=0, description="Those whose last commit is before that one.")
+
+
+class Judged(Timed):
+    """Whose quality."""
+
+    symbols: Names | None = Field(None, description="A comma list, or repeated. Default: all.")
+    kind: Kind | None = None
+    interval: AnInterval | None = None
+
+
 class Loaded(Timed):
     """What a body is that is a file to load."""
 

@@ -1,0 +1,75 @@
+"""A load into an open store as people ask for it: inspected as it goes, and the quality of its series kept."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tapehouse.bulk.base import LoadOptions, LoadReport, OnProgress, RecognisedFile
+from tapehouse.bulk.checks import inspector, record
+from tapehouse.bulk.checks.base import Checks, Finding, Inspector, Quality, Severity, Validate
+from tapehouse.bulk.load import load
+from tapehouse.bulk.plan import plan
+from tapehouse.store.base import Capability
+
+MAX_FINDINGS = 50
+
+
+def load_checked(
+    paths: Sequence[str | Path],
+    store: Any,
+    options: LoadOptions | None = None,
+    checks: Checks | None = None,
+    *,
+    quarantine_dir: str | Path,
+    progress: OnProgress | None = None,
+    files: Sequence[RecognisedFile] | None = None,
+    stop: threading.Event | None = None,
+) -> LoadReport:
+    """`bulk.load` with the instruments of the store; of what `checks` find, the report has the grades and the worst.
+
+    What was found of each series is kept where the store keeps documents; elsewhere nothing is inspected.
+    """
+    options = options or LoadOptions()
+    instruments = store.instruments() if Capability.INSTRUMENTS in store.capabilities else []
+    files = plan(paths, options) if files is None else files
+    looking = None
+    if Capability.DOCUMENTS in store.capabilities:
+        known = [file.rows for file in files]
+        rows = None if None in known else sum(each or 0 for each in known)
+        looking = inspector(checks or Checks(validate=Validate.SAMPLE), instruments, rows)
+    report = load(
+        paths,
+        store,
+        options,
+        instruments=instruments,
+        quarantine_dir=quarantine_dir,
+        progress=progress,
+        files=files,
+        stop=stop,
+        inspect=None if looking is None else looking.inspect,
+    )
+    if looking is not None:
+        _keep(store, looking, report)
+    return report
+
+
+def _keep(store: Any, looking: Inspector, report: LoadReport) -> None:
+    for each in report.files:
+        if each.counts.quarantined and each.file.kind is not None:
+            looking.quarantined(each.file.kind, each.file.interval, each.counts.quarantined, each.file.symbol)
+    looks = looking.finish(batch=report.batch, commit=report.head)
+    report.grades = grades(record(store, looks))
+    found: list[Finding] = [finding for look in looks for finding in look.findings]
+    worst = list(Severity)
+    found.sort(key=lambda finding: (-worst.index(finding.severity), -finding.rows))
+    report.findings = found[:MAX_FINDINGS]
+
+
+def grades(qualities: Sequence[Quality]) -> dict[str, int]:
+    """How many series have each grade; those of which nothing was inspected have none."""
+    counts = Counter(str(quality.grade) for quality in qualities if quality.grade is not None)
+    return dict(sorted(counts.items()))
