@@ -6,14 +6,16 @@ import io
 import json
 import math
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pyarrow import feather
+from pyarrow import feather, parquet
 
 from tapehouse.codec import (
     MEDIA_TYPES,
@@ -24,19 +26,25 @@ from tapehouse.codec import (
     encode_columns,
     encode_csv,
     encode_file,
+    encode_lines,
+    encode_parquet,
     encode_records,
     encode_rows,
     encode_stream,
+    pack_columns,
+    pack_rows,
     records_of,
     table_of,
     time_text,
 )
-from tapehouse.codec import decode as codec_decode
+from tapehouse.codec import objects as codec_objects
 from tapehouse.errors import InvalidData, InvalidTable, LimitExceeded, TapehouseError, UnreadableFile
 from tapehouse.model import NAME, SCHEMAS, TIMESTAMP, Bar, Kind, Quote, Trade
 from tapehouse.times import format_time
 
-JSON, CSV, STREAM, FILE = MEDIA_TYPES
+JSON, CSV, STREAM, FILE, *OTHERS = MEDIA_TYPES
+LINES_TYPES, PACKED_TYPES = OTHERS[:2], OTHERS[2:]
+LINES, MSGPACK = LINES_TYPES[0], PACKED_TYPES[0]
 DAY = 86_400_000_000_000
 T0 = 1_704_205_800_000_000_000  # 2024-01-02T14:30:00Z
 LIMIT = 1_000_000
@@ -80,6 +88,10 @@ def encode(media_type: str, table: pa.Table) -> bytes:
         return joined(encode_columns(table, {}, {}))
     if media_type == CSV:
         return as_csv(table).encode()
+    if media_type in LINES_TYPES:
+        return joined(encode_lines(table.to_batches()))
+    if media_type in PACKED_TYPES:
+        return joined(pack_columns(table, {}, {}))
     return joined(encode_stream(table.schema, table.to_batches()) if media_type == STREAM else encode_file(table))
 
 
@@ -199,6 +211,24 @@ def test_others_open_the_arrow_formats() -> None:
     assert pl.read_ipc_stream(encode(STREAM, table)).height == 3
     assert pl.read_ipc(encode(FILE, table), use_pyarrow=False).height == 3
     assert feather.read_table(io.BytesIO(encode(FILE, table))).equals(table)
+
+
+@pytest.mark.parametrize("compression", [None, "zstd", "lz4"])
+def test_arrow_is_compressed_when_asked_for(compression: str | None) -> None:
+    table = bars(100_000, timestamp=pa.array(range(100_000), TIMESTAMP))
+
+    stream = joined(encode_stream(table.schema, table.to_batches(), compression))
+    file = joined(encode_file(table, compression))
+
+    assert pa.ipc.open_stream(stream).read_all().equals(table)
+    assert feather.read_table(io.BytesIO(file)).equals(table)
+    assert (len(file) < table.nbytes / 2) == (compression is not None)
+    assert pa.ipc.open_file(file).num_record_batches == 2  # so that it can be read in parallel
+
+
+def test_parquet() -> None:
+    table = bars(3, vwap=pa.array([1.25, None, 1.5]))
+    assert parquet.read_table(io.BytesIO(joined(encode_parquet(table)))).cast(table.schema).equals(table)
 
 
 def test_batches_with_different_dictionaries() -> None:
@@ -379,7 +409,7 @@ def test_csv_with_a_byte_order_mark_and_empty_cells() -> None:
     assert table["vwap"].to_pylist() == table["source"].to_pylist() == [None]
 
 
-@pytest.mark.parametrize("media_type", [JSON, STREAM, FILE])
+@pytest.mark.parametrize("media_type", [JSON, STREAM, FILE, LINES, MSGPACK])
 @pytest.mark.parametrize("body", [b"\x00\x01\x02", b"ARROW1\x00\x00" * 8])
 def test_what_is_not_what_it_says(media_type: str, body: bytes) -> None:
     with pytest.raises(UnreadableFile, match="the body is not"):
@@ -400,7 +430,7 @@ def test_arrow_that_was_cut_off(media_type: str) -> None:
         decode(media_type, body[: len(body) // 2])
 
 
-@pytest.mark.parametrize("media_type", [JSON, STREAM, FILE])
+@pytest.mark.parametrize("media_type", [JSON, STREAM, FILE, LINES, MSGPACK])
 @given(data=st.data())
 def test_damaged_bodies_are_refused_or_read_and_never_crash(media_type: str, data: st.DataObject) -> None:
     body = bytearray(encode(media_type, bars(3)))
@@ -464,8 +494,8 @@ def test_json_rows_are_counted_before_they_are_decoded(layout: str, monkeypatch:
     def never(*_: Any) -> Any:
         pytest.fail("it was decoded")
 
-    monkeypatch.setattr(codec_decode, "_row", never)
-    monkeypatch.setattr(codec_decode, "_column", never)
+    monkeypatch.setattr(codec_objects, "_row", never)
+    monkeypatch.setattr(codec_objects, "_column", never)
     columns = {name: [value] * 11 for name, value in ROW.items()}
     document = {"rows": [ROW] * 11, "named": {"rows": [ROW] * 11}, "columns": {"columns": columns}}[layout]
 
@@ -477,7 +507,7 @@ def test_rows_come_in_slices_wherever_they_are_cut(monkeypatch: pytest.MonkeyPat
     odd = "},{"  # looks like the end of a row
     rows = [ROW | {"source": odd * (number % 3) or None, "open": number} for number in range(20)]
     whole = decode(JSON, json.dumps(rows, separators=(",", ":")).encode())
-    monkeypatch.setattr(codec_decode, "_SLICE_BYTES", 100)
+    monkeypatch.setattr(codec_objects, "_SLICE_BYTES", 100)
 
     for separators in ((",", ":"), (", ", ": ")):
         assert decode(JSON, json.dumps(rows, separators=separators).encode()).to_pylist() == whole.to_pylist()
@@ -487,6 +517,96 @@ def test_rows_come_in_slices_wherever_they_are_cut(monkeypatch: pytest.MonkeyPat
         decode(JSON, json.dumps([*rows, ROW | {"timestamp": "2024-01-02T00:00:00Z"}]).encode())
     with pytest.raises(UnreadableFile):
         decode(JSON, json.dumps(rows).encode()[:-5])
+
+
+def packed(document: Any) -> bytes:
+    return msgspec.msgpack.encode(document)
+
+
+def unpacked(pieces: Iterable[bytes]) -> Any:
+    return msgspec.msgpack.decode(joined(pieces))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 15, 16, 70_000])
+def test_msgpack_holds_what_json_holds(rows: int) -> None:
+    table = bars(rows, vwap=pa.array([None, math.nan, math.inf, 1.5, *[2.0] * rows][:rows], pa.float64()))
+    head, tail = {"commit": 12, "made_from": {"AAPL": ["1m"]}}, {"next_page": None}
+
+    assert unpacked(pack_columns(table, head, tail)) == json.loads(joined(encode_columns(table, head, tail)))
+    small = table.slice(0, 20)
+    assert unpacked(pack_rows(small, head, tail)) == json.loads(joined(encode_rows(small.to_batches(), head, tail)))
+
+
+def test_msgpack_may_have_more_columns_than_a_small_map() -> None:
+    table = pa.table({f"c{number}": [1.0, number] for number in range(20)})
+    assert unpacked(pack_columns(table, {}, {})) == {
+        "columns": {name: table[name].to_pylist() for name in table.column_names}
+    }
+    assert unpacked(pack_rows(table, {}, {})) == {"rows": table.to_pylist()}
+
+
+@pytest.mark.parametrize(
+    "document", [[ROW] * 2, {"rows": [ROW] * 2}, {"columns": {k: [v] * 2 for k, v in ROW.items()}}]
+)
+def test_msgpack_bodies_are_those_of_json(document: Any) -> None:
+    assert decode(MSGPACK, packed(document)).equals(decode(JSON, json.dumps(document).encode()))
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({}, "the body needs `columns`, or `rows`"),
+        ({"rows": {}}, "`rows` is a list of maps"),
+        ([ROW, ROW | {"open": "x"}], "row 1, column open: Expected `float`"),
+        ([{"timestamp": 1}], "column open: Object missing required field"),
+        ({"columns": {**{k: [v] for k, v in ROW.items()}, "open": ["x"]}}, "row 0, column open: Expected `float`"),
+        ({"columns": {"nope": [1]}}, "column nope: Object contains unknown field"),
+        ([ROW, ROW | {"timestamp": "2024-01-02T00:00:00Z"}], "row 1, column timestamp: .* all text or all integers"),
+        ([ROW | {"timestamp": datetime(2024, 1, 2, tzinfo=UTC)}], "row 0, column timestamp: Expected `int . str`"),
+    ],
+)
+def test_bad_msgpack_names_row_and_column(document: Any, message: str) -> None:
+    with pytest.raises(InvalidTable, match=message):
+        decode(MSGPACK, packed(document))
+
+
+@pytest.mark.parametrize("start", [b"\xdd\xff\xff\xff\xff", b"\x81\xa4rows\xdd\xff\xff\xff\xff\xc0"])
+def test_a_msgpack_list_that_claims_to_be_long_is_not_made_room_for(start: bytes) -> None:
+    with pytest.raises((LimitExceeded, UnreadableFile)):
+        decode(MSGPACK, start)
+
+
+def test_msgpack_rows_are_counted_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> Any:
+        pytest.fail("it was decoded")
+
+    monkeypatch.setattr(codec_objects, "_packed_row", never)
+    monkeypatch.setattr(codec_objects, "_packed_column", never)
+    for document in (
+        [ROW] * 11,
+        {"rows": [ROW] * 11},
+        {"columns": {name: [value] * 11 for name, value in ROW.items()}},
+    ):
+        with pytest.raises(LimitExceeded, match="the body has 11 rows; one request takes 10"):
+            decode(MSGPACK, packed(document), max_rows=10)
+
+
+@pytest.mark.parametrize("slice_bytes", [1, 100, 10_000])
+def test_json_lines_come_in_slices(slice_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec_objects, "_SLICE_BYTES", slice_bytes)
+    rows = [ROW | {"open": number, "source": "a\nb" if number % 3 else None} for number in range(20)]
+    whole = decode(JSON, json.dumps(rows).encode())
+
+    for end in ("", "\n", "\r\n\n"):
+        assert (
+            decode(LINES, ("\n".join(json.dumps(row) for row in rows) + end).encode()).to_pylist() == whole.to_pylist()
+        )
+    with pytest.raises(InvalidTable, match="row 15, column open: Expected `float`"):
+        decode(LINES, "\n".join(json.dumps(row) for row in [*rows[:15], ROW | {"open": "x"}]).encode())
+    with pytest.raises(UnreadableFile, match="the body is not JSON lines from row"):
+        decode(LINES, "\n".join(json.dumps(row) for row in rows).encode()[:-5])
+    with pytest.raises(LimitExceeded):
+        decode(LINES, "\n".join(json.dumps(row) for row in rows).encode(), max_rows=10)
 
 
 # Records

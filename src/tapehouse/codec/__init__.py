@@ -1,4 +1,4 @@
-"""Records and tables <-> JSON, CSV, Arrow IPC and msgpack.
+"""Records and tables <-> JSON, JSON lines, msgpack, CSV and Arrow IPC; tables -> Parquet.
 
 Encoders yield bytes piece by piece, so that an answer of any size needs little memory; NaN and infinity become null.
 Decoders say which row and column is wrong.
@@ -14,11 +14,14 @@ from tapehouse.codec.encode import (
     encode_columns,
     encode_csv,
     encode_file,
+    encode_lines,
+    encode_parquet,
     encode_rows,
     encode_stream,
     time_text,
 )
 from tapehouse.codec.instruments import decode_instruments, read_instruments
+from tapehouse.codec.packed import pack_columns, pack_rows
 from tapehouse.codec.records import decode_records, encode_records, records_of, table_of
 
 __all__ = [
@@ -32,10 +35,14 @@ __all__ = [
     "encode_csv",
     "encode_document",
     "encode_file",
+    "encode_lines",
     "encode_list",
+    "encode_parquet",
     "encode_records",
     "encode_rows",
     "encode_stream",
+    "pack_columns",
+    "pack_rows",
     "read_instruments",
     "records_of",
     "table_of",

@@ -19,6 +19,9 @@ from tapehouse.times import format_time, format_times
 PIECE_ROWS = 16_384
 """Rows that are encoded at once; an answer is cut into pieces of that many."""
 
+_BATCH_ROWS = 65_536
+"""Of a batch of an Arrow file: what reads one in parallel does so by batches."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -87,10 +90,11 @@ def encode_lines(batches: Batches, times: Times = Times.RFC3339) -> Generator[by
         yield frame.write_ndjson().encode()
 
 
-def encode_stream(schema: pa.Schema, batches: Batches) -> Generator[bytes]:
-    """The Arrow IPC stream."""
+def encode_stream(schema: pa.Schema, batches: Batches, compression: str | None = None) -> Generator[bytes]:
+    """The Arrow IPC stream, its buffers compressed or not."""
     sink = _Sink()
-    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema) as writer:
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema, options=options) as writer:
         yield sink.taken()
         for batch in batches:
             writer.write_batch(batch)
@@ -98,11 +102,21 @@ def encode_stream(schema: pa.Schema, batches: Batches) -> Generator[bytes]:
     yield sink.taken()
 
 
-def encode_file(table: pa.Table) -> Generator[bytes]:
+def encode_file(table: pa.Table, compression: str | None = None) -> Generator[bytes]:
     """The Arrow IPC file; whole, since the format allows one dictionary a column."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table.unify_dictionaries())
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_file(sink, table.schema, options=options) as writer:
+        writer.write_table(table.unify_dictionaries(), max_chunksize=_BATCH_ROWS)
+    yield sink.getvalue().to_pybytes()
+
+
+def encode_parquet(table: pa.Table) -> Generator[bytes]:
+    """A Parquet file; whole, since its index is at the end."""
+    from pyarrow import parquet
+
+    sink = pa.BufferOutputStream()
+    parquet.write_table(table, sink, compression="zstd")
     yield sink.getvalue().to_pybytes()
 
 
