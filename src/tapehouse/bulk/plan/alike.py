@@ -22,6 +22,8 @@ from tapehouse.model import SCHEMAS
 LOOK_BYTES = 1 << 10
 """So much of a file's beginning and of its end is compared; a look at a new layout takes 20 times as much."""
 _LEAST_ROWS = 8
+_KEPT = 4
+"""Layouts with the same first line, that differ in decimals or the unit of epochs."""
 _NUMBERS = frozenset(
     field.name for schema in SCHEMAS.values() for field in schema if field.type in (pa.float64(), pa.int64())
 )
@@ -32,7 +34,7 @@ class Layouts:
 
     def __init__(self, options: LoadOptions) -> None:
         self._options = options
-        self._seen: dict[object, Seen] = {}
+        self._seen: dict[object, list[Seen]] = {}
 
     def keep(self, sample: Sample, seen: Seen) -> None:
         """Remember a layout, unless only the whole of each file would tell whether it has it."""
@@ -44,14 +46,18 @@ class Layouts:
         )
         if plain and not several and (said or is_clear(seen.times)):
             line = sample.head.partition(b"\n")[0]
-            self._seen[line if dialect.header else _counts(line)] = seen
+            alike = self._seen.setdefault(line if dialect.header else _counts(line), [])
+            alike.insert(0, seen)
+            del alike[_KEPT:]
 
     def recall(self, file: RecognisedFile, sample: Sample) -> RecognisedFile | None:
         """The file, when it is like one that was seen; None when that is not sure."""
         line = sample.head.partition(b"\n")[0]
-        seen = self._seen.get(line) or self._seen.get(_counts(line))
-        rows = None if seen is None else _rows(sample, seen)
-        if seen is None or rows is None:
+        alike = self._seen.get(line) or self._seen.get(_counts(line)) or []
+        return next((found for seen in alike if (found := self._recall(file, sample, seen)) is not None), None)
+
+    def _recall(self, file: RecognisedFile, sample: Sample, seen: Seen) -> RecognisedFile | None:
+        if (rows := _rows(sample, seen)) is None:
             return None
         known = known_of(seen.names, seen.dialect.header, rows, file, self._options)
         if (known and known.description) != (seen.known and seen.known.description):
