@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from tapehouse.model import DAY_NS, MINUTE_NS, SCHEMAS, TIMESTAMP, Commit, Interval, Kind
-from tapehouse.store.base import Outcome, Selection, Store
+from tapehouse.store.base import Outcome, Selection, Store, Undone
 from tapehouse.store.duckdb import DuckDBStore
 from tapehouse.store.memory import MemoryStore
 
@@ -50,6 +50,11 @@ class Archived:
         commit, outcomes = self._store.write_together(*args, **options)
         self._store.compact(everything=True)
         return commit, outcomes
+
+    def undo(self, batch: str) -> Undone:
+        undone: Undone = self._store.undo(batch)
+        self._store.compact(everything=True)
+        return undone
 
     def delete(self, *args: Any, **options: Any) -> Commit:
         commit: Commit = self._store.delete(*args, **options)

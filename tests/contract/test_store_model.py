@@ -1,7 +1,7 @@
-"""Any sequence of writes, corrections, deletes, compactions and reopenings, compared with plain dictionaries.
+"""Any sequence of writes, corrections, deletes, undos, compactions and reopenings, compared with plain dictionaries.
 
 The dictionaries below follow docs/design/versions.md by replaying it: what is current, and what each source said last,
-after every commit. They share no code with any store.
+after every commit; an undo is a replay without what it undoes. They share no code with any store.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from tests.contract.stores import BACKENDS, Backend, Home, counts, table, tuples
 
 from tapehouse.errors import Conflict
 from tapehouse.model import DAY_NS, MINUTE_NS, PROVENANCE, SCHEMAS, Commit, Interval, Kind, OnConflict
-from tapehouse.store.base import Capability, Key, Selection, Series
+from tapehouse.store.base import Capability, Key, Outcome, Selection, Series
 
 SYMBOLS = ("A", "a", "É")
 SOURCES = ("x", "y", "z")
@@ -93,11 +94,63 @@ def keyed(
     return result
 
 
+class Event(NamedTuple):
+    """What one commit did: rows that lost and rows that became current, a span that it deleted, commits it undid."""
+
+    dataset: Dataset
+    batch: str | None
+    lost: Sequence[tuple[tuple[Any, ...], Entry]] = ()
+    won: Sequence[tuple[tuple[Any, ...], Entry]] = ()
+    deleted: tuple[Sequence[str], int, int] | None = None
+    undid: frozenset[int] = frozenset()
+
+    def covers(self, key: tuple[Any, ...]) -> bool:
+        """Whether it deleted that key."""
+        if self.deleted is None or key[:2] != self.dataset:
+            return False
+        symbols, start, end = self.deleted
+        return key[2] in symbols and start <= key[3] < end
+
+    def on(self, state: State) -> State:
+        """The state after it."""
+        before = [{k: v for k, v in held.items() if not self.covers(k)} for held in state]  # type: ignore[attr-defined]
+        current, said, heard = before
+        # In one commit a row that is not lost counts as said after one that is.
+        for key, entry in [*sorted(self.lost, key=lambda one: one[1].place), *self.won]:
+            own = (*key, entry.row["source"])
+            said[own] = entry
+            heard[own] = (*heard.get(own, ()), entry.row)
+        return State(current | dict(self.won), said, heard)
+
+
 class Model:
-    """The store as dictionaries: `states[n]` is what a read as of commit n must find."""
+    """The store as dictionaries: `states[n]` is what a read as of commit n must find, after `events[:n]`."""
 
     def __init__(self) -> None:
         self.states = [State({}, {}, {})]
+        self.events: list[Event] = []
+
+    def _commit(self, event: Event) -> None:
+        self.events.append(event)
+        self.states.append(event.on(self.states[-1]) if not event.undid else self._replay(self.hidden())[0])
+
+    def hidden(self) -> set[int]:
+        """The commits that are undone by undos that are not."""
+        found: set[int] = set()
+        for number in range(len(self.events), 0, -1):
+            found |= set() if number in found else self.events[number - 1].undid
+        return found
+
+    def _replay(self, without: Collection[int]) -> tuple[State, dict[tuple[Any, ...], list[int]]]:
+        """The state, and the commits that changed each key, as if those commits had never been."""
+        state, changes = self.states[0], dict[tuple[Any, ...], list[int]]()
+        for number, event in enumerate(self.events, 1):
+            if number not in without:
+                before, state = state, event.on(state)
+                for key in before.current.keys() | state.current.keys():
+                    if before.current.get(key) is not state.current.get(key):
+                        changes.setdefault(key, []).append(number)
+        return state, changes
 
     def write(
         self,
@@ -106,12 +159,13 @@ class Model:
         source: str,
         on_conflict: OnConflict,
         prefer: Sequence[str],
-    ) -> dict[str, int]:
-        """The counts of the commit; raises `Conflict` as the store must."""
+        batch: str | None = None,
+    ) -> list[str]:
+        """What becomes of each row; raises `Conflict` as the store must."""
         now, number = self.states[-1], len(self.states)
         ranks = {name: rank for rank, name in reversed(list(enumerate(prefer)))} if on_conflict == "prefer" else {}
         by_key: dict[tuple[Any, ...], list[Entry]] = {}
-        counted: Counter[str] = Counter()
+        verdicts = ["unchanged"] * len(rows)
         for place, (key, row) in enumerate(keyed(dataset, rows, source)):
             by_key.setdefault(key, []).append(Entry(number, place, row))
         lost, won = [], []
@@ -119,60 +173,117 @@ class Model:
             entries.sort(key=lambda e: e.place if on_conflict == "keep" else -e.place)
             entries.sort(key=lambda e: ranks.get(e.row["source"], len(ranks) + 1))
             distinct = [e for n, e in enumerate(entries) if all(e.row != earlier.row for earlier in entries[:n])]
-            counted["unchanged"] += len(entries) - len(distinct)
             before = now.current.get(key)
             for entry in distinct:
                 said = now.said.get((*key, entry.row["source"]))
                 first = entry is distinct[0]
                 if first and before is None:
-                    counted["inserted"] += 1
+                    verdicts[entry.place] = "inserted"
                     won.append((key, entry))
                 elif first and before is not None and before.row == entry.row:
-                    counted["unchanged"] += 1
+                    pass
                 elif on_conflict == "error":
                     raise Conflict("the model says so")
                 elif first and before is not None and on_conflict != "keep" and self._ranks(entry, before, ranks):
-                    counted["replaced"] += 1
+                    verdicts[entry.place] = "replaced"
                     won.append((key, entry))
                 elif (said is not None and said.row == entry.row) or (
                     sum(e.row["source"] == entry.row["source"] for e in distinct) > 1
                     and entry.row in now.heard.get((*key, entry.row["source"]), ())
                 ):
-                    counted["unchanged"] += 1
+                    pass
                 else:
-                    counted["rejected"] += 1
+                    verdicts[entry.place] = "rejected"
                     lost.append((key, entry))
         if lost or won:
-            self.states.append(State(dict(now.current), dict(now.said), dict(now.heard)))
-            # In one commit a row that is not lost counts as said after one that is.
-            for key, entry in [*sorted(lost, key=lambda one: one[1].place), *won]:
-                own = (*key, entry.row["source"])
-                self.states[-1].said[own] = entry
-                self.states[-1].heard[own] = (*self.states[-1].heard.get(own, ()), entry.row)
-            self.states[-1].current.update(won)
-        return {name: count for name, count in counted.items() if count}
+            self._commit(Event(dataset, batch, lost, won))
+        return verdicts
 
     @staticmethod
     def _ranks(entry: Entry, before: Entry, ranks: dict[str, int]) -> bool:
         last = len(ranks) + 1
         return ranks.get(entry.row["source"], last) <= ranks.get(before.row["source"], last)
 
-    def delete(self, dataset: Dataset, symbols: Sequence[str], start: int, end: int) -> dict[str, int]:
+    def delete(
+        self, dataset: Dataset, symbols: Sequence[str], start: int, end: int, batch: str | None = None
+    ) -> dict[str, int]:
         """The counts of the commit."""
-        now = self.states[-1]
-
-        def kept(entries: dict[tuple[Any, ...], Any]) -> dict[tuple[Any, ...], Any]:
-            return {
-                key: entry
-                for key, entry in entries.items()
-                if not (key[:2] == dataset and key[2] in symbols and start <= key[3] < end)
-            }
-
-        after = State(kept(now.current), kept(now.said), kept(now.heard))
-        deleted = len(now.current) - len(after.current)
+        event = Event(dataset, batch, deleted=(symbols, start, end))
+        deleted = sum(event.covers(key) for key in self.states[-1].current)
         if deleted:
-            self.states.append(after)
+            self._commit(event)
         return {"deleted": deleted} if deleted else {}
+
+    def undo(self, batch: str) -> list[tuple[Dataset, dict[str, int], list[tuple[Any, ...]]]]:
+        """Of each commit of the undo: data set, counts, and what it left: symbol, time, and the commit that changed it.
+        Raises `Conflict` as the store must."""
+        hidden = self.hidden()
+        counting = [n for n, event in enumerate(self.events, 1) if event.batch == batch and n not in hidden]
+        if not counting:
+            raise Conflict("the model says so")
+        name = next(
+            name
+            for name in [f"undo-{batch}", *(f"undo-{batch}-{n}" for n in range(2, 1_000))]
+            if all(event.batch != name for event in self.events)
+        )
+        by_dataset = [(d, frozenset(n for n in counting if self.events[n - 1].dataset == d)) for d in DATASETS]
+        return [(dataset, *self._undo(dataset, numbers, name)) for dataset, numbers in by_dataset if numbers]
+
+    def _undo(
+        self, dataset: Dataset, numbers: frozenset[int], name: str
+    ) -> tuple[dict[str, int], list[tuple[Any, ...]]]:
+        hidden = self.hidden()
+        before, changes_before = self._replay(hidden)
+        self._commit(Event(dataset, name, undid=numbers))
+        hidden_then = self.hidden()
+        after, changes_after = self._replay(hidden_then)
+        counted, left = Counter[str](), []
+        for key in before.current.keys() | after.current.keys() | changes_before.keys() | changes_after.keys():
+            was, now = before.current.get(key), after.current.get(key)
+            if was is not now:
+                counted["deleted" if now is None else "inserted" if was is None else "replaced"] += 1
+                continue
+            # Undone commits count before the undo, those whose undo it undoes after it.
+            for ours, changes in ((hidden_then - hidden, changes_before), (hidden - hidden_then, changes_after)):
+                if ours & set(changes.get(key, ())) and changes[key][-1] not in ours:
+                    counted["unchanged"] += 1
+                    left.append((key[2], key[3], changes[key][-1]))
+                    break
+        return dict(counted), sorted(left)
+
+    def batches(self) -> list[dict[str, Any]]:
+        """Names, commits and undos of the batches, by their last commit, newest first."""
+        members: dict[str, list[int]] = {}
+        for number, event in enumerate(self.events, 1):
+            if event.batch is not None:
+                members.setdefault(event.batch, []).append(number)
+        hidden = self.hidden()
+        found = []
+        for name, numbers in members.items():
+            by = [n for n, e in enumerate(self.events, 1) if n not in hidden and e.undid & set(numbers)]
+            of = [self.events[min(self.events[n - 1].undid) - 1].batch for n in numbers if self.events[n - 1].undid]
+            found.append(
+                {
+                    "name": name,
+                    "first_commit": numbers[0],
+                    "last_commit": numbers[-1],
+                    "commits": len(numbers),
+                    "series": tuple(d for d in DATASETS if any(self.events[n - 1].dataset == d for n in numbers)),
+                    "undone_by": self.events[by[-1] - 1].batch if set(numbers) <= hidden else None,
+                    "undoes": of[0] if of else None,
+                }
+            )
+        return sorted(found, key=lambda batch: -batch["last_commit"])
+
+    def written(self, batch: str, dataset: Dataset) -> list[tuple[Any, ...]]:
+        """Every row that the batch stored, with all columns and the commit, in any order."""
+        entries = [
+            entry
+            for event in self.events
+            if event.batch == batch and event.dataset == dataset
+            for _, entry in (*event.lost, *event.won)
+        ]
+        return [(*(entry.row[name] for name in SCHEMAS[dataset[0]].names), entry.commit) for entry in entries]
 
     def rows(self, dataset: Dataset, as_of: int = -1, source: str | None = None) -> list[tuple[Any, ...]]:
         """The rows of a read, in order, with all columns and the commit."""
@@ -220,12 +331,14 @@ class Options(NamedTuple):
     source: str
     on_conflict: OnConflict
     prefer: Sequence[str]
+    batch: str | None
 
 
 PREFER = st.lists(st.sampled_from(SOURCES), unique=True)
+BATCH = st.sampled_from([None, "p", "p", "q"])
 OPTIONS = st.one_of(
-    st.builds(Options, st.sampled_from(SOURCES), st.sampled_from(OnConflict), st.just([])),
-    st.builds(Options, st.sampled_from(SOURCES), st.just(OnConflict.PREFER), PREFER),
+    st.builds(Options, st.sampled_from(SOURCES), st.sampled_from(OnConflict), st.just([]), BATCH),
+    st.builds(Options, st.sampled_from(SOURCES), st.just(OnConflict.PREFER), PREFER, BATCH),
 )
 
 
@@ -256,7 +369,11 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), dataset=st.sampled_from(DATASETS), options=OPTIONS)
     def write(self, data: st.DataObject, dataset: Dataset, options: Options) -> None:
-        self._write(dataset, data.draw(written(dataset[0])), options)
+        self._write(dataset, [data.draw(written(dataset[0]))], options)
+
+    @rule(data=st.data(), dataset=st.sampled_from(DATASETS), options=OPTIONS)
+    def write_together(self, data: st.DataObject, dataset: Dataset, options: Options) -> None:
+        self._write(dataset, data.draw(st.lists(written(dataset[0]), max_size=4)), options)
 
     @precondition(lambda self: self.model.states[-1].current)
     @rule(data=st.data(), options=OPTIONS, value=st.sampled_from([None, *VALUES]))
@@ -270,34 +387,62 @@ class StoreMachine(RuleBasedStateMachine):
             row |= {} if value is None else dict.fromkeys(NUMBERS[dataset[0]], value)
             row |= {"source": data.draw(st.sampled_from([row["source"], None]))}
             row.pop("ordinal", None)
-        self._write(dataset, rows, options)
+        self._write(dataset, [rows], options)
 
-    def _write(self, dataset: Dataset, rows: list[dict[str, Any]], options: Options) -> None:
+    def _write(self, dataset: Dataset, parts: Sequence[list[dict[str, Any]]], options: Options) -> None:
         kind, interval = dataset
 
         def write() -> Commit:
-            commit: Commit = self.home.store.write(kind, table(kind, rows), interval=interval, **options._asdict())
+            store, tables = self.home.store, [table(kind, rows) for rows in parts]
+            if len(tables) == 1:
+                commit: Commit = store.write(kind, tables[0], interval=interval, **options._asdict())
+                return commit
+            commit, outcomes = store.write_together(kind, tables, interval=interval, **options._asdict())
+            verdicts = iter(expected)
+            assert outcomes == [Outcome(**Counter(islice(verdicts, len(rows)))) for rows in parts]
             return commit
 
         try:
-            expected = self.model.write(dataset, rows, *options)
+            expected = self.model.write(dataset, [row for rows in parts for row in rows], *options)
         except Conflict:
             with pytest.raises(Conflict):
                 write()
             return
         commit = write()
-        assert (counts(commit), commit.number) == (expected, self.head)
+        assert (counts(commit), commit.number) == (dict(Counter(expected)), self.head)
 
     @rule(
         dataset=st.sampled_from(DATASETS),
         symbols=st.sets(st.sampled_from(SYMBOLS)),
         bounds=st.tuples(st.sampled_from(TIMES), st.sampled_from(TIMES)),
+        batch=BATCH,
     )
-    def delete(self, dataset: Dataset, symbols: set[str], bounds: tuple[int, int]) -> None:
+    def delete(self, dataset: Dataset, symbols: set[str], bounds: tuple[int, int], batch: str | None) -> None:
         start, end = min(bounds), max(bounds)
-        expected = self.model.delete(dataset, sorted(symbols), start, end)
-        commit = self.home.store.delete(dataset[0], sorted(symbols), interval=dataset[1], start=start, end=end)
+        expected = self.model.delete(dataset, sorted(symbols), start, end, batch)
+        commit = self.home.store.delete(
+            dataset[0], sorted(symbols), interval=dataset[1], start=start, end=end, batch=batch
+        )
         assert (counts(commit), commit.number) == (expected, self.head)
+
+    @precondition(lambda self: Capability.UNDOES in self.home.store.capabilities and self.model.batches())
+    @rule(data=st.data())
+    def undo(self, data: st.DataObject) -> None:
+        batch = data.draw(st.sampled_from([batch["name"] for batch in self.model.batches()]))
+        first = self.head + 1
+        try:
+            expected = self.model.undo(batch)
+        except Conflict:
+            with pytest.raises(Conflict):
+                self.home.store.undo(batch)
+            return
+        undone = self.home.store.undo(batch)
+        assert [commit.number for commit in undone.commits] == list(range(first, self.head + 1))
+        assert [((c.kind, c.interval), counts(c)) for c in undone.commits] == [(d, found) for d, found, _ in expected]
+        total = sum((Counter(found) for _, found, _ in expected), Counter[str]())
+        assert (undone.removed, undone.left) == (total["deleted"], total["unchanged"])
+        assert undone.restored == total["inserted"] + total["replaced"]
+        assert undone.examples == [(*dataset, *one) for dataset, _, left in expected for one in left][:10]
 
     @precondition(lambda self: Capability.COMPACTS in self.home.store.capabilities)
     @rule(everything=st.booleans())
@@ -396,6 +541,22 @@ class StoreMachine(RuleBasedStateMachine):
                 self._check(dataset, as_of)
             for source in SOURCES:
                 self._check(dataset, self.head, source)
+
+        self._check_batches()
+
+    def _check_batches(self) -> None:
+        store, expected = self.home.store, self.model.batches()
+        if Capability.UNDOES in store.capabilities:
+            found = store.batches(limit=10_000)
+            assert [
+                {name: getattr(batch, name) for name in one} for batch, one in zip(found, expected, strict=True)
+            ] == (expected)
+        if Capability.AUDITS in store.capabilities:
+            for name in (*(batch["name"] for batch in expected), "nobody"):
+                for dataset in DATASETS:
+                    with store.written(name, *dataset) as reading:
+                        rows = tuples(reading.table())
+                    assert sorted(rows, key=repr) == sorted(self.model.written(name, dataset), key=repr)
 
     def _check(self, dataset: Dataset, as_of: int, source: str | None = None) -> None:
         expected = self.model.rows(dataset, as_of, source)

@@ -63,6 +63,10 @@ def _documents(documents: dict[str, bytes | None]) -> Step:
     return lambda store: store.put_documents("loads", documents)
 
 
+def _undo(batch: str) -> Step:
+    return lambda store: store.undo(batch)
+
+
 def _compact(store: Any) -> None:
     if Capability.COMPACTS in store.capabilities:
         store.compact(everything=True)
@@ -91,6 +95,14 @@ STEPS: tuple[Step, ...] = (
     _minutes(("EEE",), 0, 50, 70, source="a"),
     _documents({"a": b"1", "b": b"1"}),
     _documents({"a": b"2", "b": None}),
+    _minutes(("AAA", "BBB"), 30, 60, 80, source="d", batch="wrong"),
+    _write(Kind.TRADES, _trades(60, 90), source="d", batch="wrong"),
+    lambda store: store.delete(Kind.BARS, ["EEE"], interval=Interval.M1, batch="wrong"),
+    _compact,
+    _minutes(("AAA",), 40, 10, 90, source="a"),
+    _undo("wrong"),
+    _compact,
+    _undo("undo-wrong"),
 )
 
 
@@ -98,8 +110,10 @@ def contents(store: Store) -> dict[str, Any]:
     """Everything a reader can see: each data set as of every commit, the series, the commits without their clock."""
     head = store.head()  # type: ignore[attr-defined]
     names = ("kind", "interval", "batch", "action", "inserted", "replaced", "unchanged", "rejected", "deleted")
+    of_batch = ("name", "first_commit", "last_commit", "series", *names[4:], "undone_by", "undoes")
     return {
         "commits": [[getattr(c, name) for name in names] for c in store.commits(limit=1_000)],  # type: ignore[attr-defined]
+        "batches": [[getattr(batch, name) for name in of_batch] for batch in store.batches()],  # type: ignore[attr-defined]
         "series": store.coverage(),
         "instruments": store.instruments(),  # type: ignore[attr-defined]
         "documents": store.documents("loads"),  # type: ignore[attr-defined]

@@ -25,7 +25,7 @@ from tapehouse.errors import StoreDamaged, StoreTooNew
 from tapehouse.store.failpoints import failpoint
 from tapehouse.store.faults import faults
 
-FORMAT = 1
+FORMAT = 2
 """The version of the layout, raised whenever an older program could not read it."""
 
 DATABASE = "tapehouse.duckdb"
@@ -35,8 +35,12 @@ ARCHIVE_FOLDERS = ("archive", "history")
 Upgrade = tuple[tuple[str, ...], Callable[[Path], None]]
 """The names that a step changes, which are copied first, and the step itself."""
 
-UPGRADES: Mapping[int, Upgrade] = {}
-"""Format number -> the step to the next one. Format 1 is the first."""
+UPGRADES: Mapping[int, Upgrade] = {1: ((), lambda folder: None)}
+"""Format number -> the step to the next one.
+
+1 -> 2: the tables `undos` and `documents`, which the store makes when it opens the database. Nothing that is there
+changes, but a program of format 1 would take an undo for a delete of everything in its span.
+"""
 
 
 def prepare_folder(folder: Path, *, upgrades: Mapping[int, Upgrade] = UPGRADES, newest: int = FORMAT) -> None:

@@ -8,7 +8,7 @@ first had hidden, and the past is told by the entries that were there then.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -94,7 +94,7 @@ def not_hidden(times: np.ndarray, commits: np.ndarray, entries: Sequence[Entry],
     return kept
 
 
-def latest_undos(undos: dict[int, Runs]) -> dict[int, Runs]:
+def latest_undos(undos: Mapping[int, Runs]) -> dict[int, Runs]:
     """Of all undos by version, those that count now, newest first."""
     found: dict[int, Runs] = {}
     for version in sorted(undos, reverse=True):

@@ -77,11 +77,3 @@ class Dataset(NamedTuple):
         """The path of a span's files below the archive's folder."""
         name = "all" if self.unit is None else str(np.array([span], f"M8[{self.unit}]")[0])
         return "/".join([self.kind, self.interval, name] if self.interval else [self.kind, name])
-
-
-class Delete(NamedTuple):
-    """A span `[start, end)` of one symbol, hidden for reads as of `version` and later."""
-
-    version: int
-    start: int
-    end: int

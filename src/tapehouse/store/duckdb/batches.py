@@ -1,32 +1,267 @@
-"""Batches: what commits of one name brought."""
+"""Batches: all commits of one name. What they are, the rows that they brought, and how they are undone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import chain
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from heapq import nsmallest
+from itertools import chain, count
+from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 
-from tapehouse.model import MAX_TIME_NS, MIN_TIME_NS, PROVENANCE, SCHEMAS, Interval, Kind, read_schema
+from tapehouse.errors import Conflict, NotFound
+from tapehouse.model import (
+    MAX_TIME_NS,
+    MIN_TIME_NS,
+    PROVENANCE,
+    SCHEMAS,
+    Change,
+    Commit,
+    Interval,
+    Kind,
+    read_schema,
+)
 from tapehouse.store.archive.files import ArchiveFile
 from tapehouse.store.archive.spans import Dataset
-from tapehouse.store.base import Reading
-from tapehouse.store.duckdb.catalog import Snapshot
+from tapehouse.store.base import Batch, Reading, Undone
+from tapehouse.store.duckdb.catalog import DATASETS, Snapshot, insert_commit, insert_undo, load_undos
 from tapehouse.store.duckdb.engine import Engine
 from tapehouse.store.duckdb.hot import read_hot
-from tapehouse.store.duckdb.reads import ROWS_PER_HOT_QUERY, ROWS_PER_RUN, Found, encode
-from tapehouse.store.hiding import Runs
+from tapehouse.store.duckdb.reads import ROWS_PER_HOT_QUERY, ROWS_PER_RUN, Found, Reads, Scope, encode
+from tapehouse.store.duckdb.series import Extent
+from tapehouse.store.duckdb.versions import Effect, effect, version_columns
+from tapehouse.store.duckdb.writes import Writes, time_ranges
+from tapehouse.store.failpoints import failpoint
+from tapehouse.store.hiding import Runs, Undo, latest_undos
 from tapehouse.store.tables import check_interval
 
 ALL_TIME = MIN_TIME_NS, MAX_TIME_NS
+EXAMPLES = 10
+"""Rows that an undo left, by name."""
+
+
+@dataclass(slots=True)
+class _Extent:
+    """A symbol in the times that an undo touches: rows that come and go, and the first and last that is there then."""
+
+    gained: int = 0
+    first: int | None = None
+    last: int | None = None
+
+
+@dataclass(slots=True)
+class _Undoing:
+    """One commit of an undo, found out before it is made."""
+
+    dataset: Dataset
+    version: int
+    entries: dict[int, Undo]
+    symbols: dict[int, _Extent] = field(default_factory=dict)
+    spans: Counter[int] = field(default_factory=Counter)
+    back: int = 0
+    other: int = 0
+    gone: int = 0
+    left: int = 0
+    examples: list[tuple[str, int, int]] = field(default_factory=list)
+
+    def add(self, symbol: int, name: str, span: int, found: Effect) -> None:
+        """Take note of what it changes in one span of a symbol."""
+        held = self.symbols.setdefault(symbol, _Extent())
+        held.gained += len(found.back) - len(found.gone)
+        if len(found.after):
+            first, last = int(found.after.min()), int(found.after.max())
+            held.first = first if held.first is None else min(first, held.first)
+            held.last = last if held.last is None else max(last, held.last)
+        # Also where nothing changes, the span's files are to be written anew, or reads would go on asking.
+        self.spans[span] += max(1, len(found.back) + len(found.other) + len(found.gone))
+        self.back += len(found.back)
+        self.other += len(found.other)
+        self.gone += len(found.gone)
+        self.left += len(found.left)
+        left = zip(found.left.tolist(), found.left_by.tolist(), strict=True)
+        self.examples = nsmallest(EXAMPLES, [*self.examples, *((name, time, by) for time, by in left)])
 
 
 class Batches:
     """Looks at the rows of a store by the commits that brought them."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, reads: Reads, writes: Writes) -> None:
         self._engine = engine
+        self._reads = reads
+        self._writes = writes
+
+    def named(self, names: Sequence[str] | None, before: int | None, limit: int) -> list[Batch]:
+        """See `Undoes.batches`."""
+        condition, parameters = "", list[Any]()
+        if names is not None:
+            condition, parameters = "AND batch IN (SELECT unnest(?::VARCHAR[]))", [list(names)]
+        snapshot = self._engine.snapshot
+        bound = snapshot.head + 1 if before is None else before
+        with self._engine.query("read the batches") as cursor:
+            undos = {version: runs for version, runs in load_undos(cursor).items() if version <= snapshot.head}
+            rows = cursor.execute(
+                f"""SELECT batch, min(number), max(number), min(recorded), max(recorded), count(*),
+                sum(inserted)::BIGINT, sum(replaced)::BIGINT, sum(unchanged)::BIGINT, sum(rejected)::BIGINT,
+                sum(deleted)::BIGINT, list({{'kind': kind, 'code': code, 'number': number}} ORDER BY number)
+                FROM commits WHERE batch IS NOT NULL AND number <= ? {condition}
+                GROUP BY batch HAVING max(number) < ? ORDER BY max(number) DESC LIMIT ?""",
+                [snapshot.head, *parameters, bound, limit],
+            ).fetchall()
+            names_of = _names(cursor, undos)
+        return [_batch(row, undos, names_of) for row in rows]
+
+    def undo(self, batch: str) -> tuple[Undone, list[Change]]:
+        """See `Undoes.undo`. The caller holds `writing`."""
+        commits, head = self._to_undo(batch), self._engine.snapshot.head
+        ordered = sorted(commits, key=DATASETS.index)
+        parts = [self._plan(dataset, commits[dataset], version) for version, dataset in enumerate(ordered, head + 1)]
+        made = self._commits_of(parts, self._name(batch))
+        failpoint("undo.planned")
+        with self._engine.transaction(f"undo {batch}") as connection:
+            for part, commit in zip(parts, made, strict=True):
+                insert_undo(connection, part.dataset, part.entries)
+                failpoint("undo.entries.inserted")
+                insert_commit(connection, part.dataset, commit)
+        self._index(parts, made[-1])
+        examples = [(p.dataset.kind, p.dataset.interval, *example) for p in parts for example in p.examples]
+        undone = Undone(
+            batch=batch,
+            commits=made,
+            removed=sum(part.gone for part in parts),
+            restored=sum(part.back + part.other for part in parts),
+            left=sum(part.left for part in parts),
+            examples=examples[:EXAMPLES],
+        )
+        return undone, [self._change(part, commit) for part, commit in zip(parts, made, strict=True)]
+
+    def _index(self, parts: Sequence[_Undoing], last: Commit) -> None:
+        """Memory learns of the undo."""
+        engine = self._engine
+        deletes = dict(engine.snapshot.deletes)
+        for part in parts:
+            for symbol, entry in part.entries.items():
+                deletes[part.dataset, symbol] = (*deletes.get((part.dataset, symbol), ()), entry)
+            engine.hot.count(part.dataset, part.spans.items(), hidden=True)
+        engine.snapshot = Snapshot(last.number, last.recorded, engine.snapshot.shelves, deletes)
+        for part in parts:
+            self._recount(part)
+
+    def _to_undo(self, batch: str) -> dict[Dataset, Runs]:
+        """The commits of the batch that count, by data set."""
+        found = self._engine.connection.execute(
+            "SELECT number, kind, code FROM commits WHERE batch = ? ORDER BY number", [batch]
+        ).fetchall()
+        if not found:
+            raise NotFound(f"there is no batch {batch!r}", batch=batch)
+        undos = latest_undos(load_undos(self._engine.connection))
+        counting: dict[Dataset, list[int]] = {}
+        for number, kind, code in found:
+            if not any(number in runs for runs in undos.values()):
+                counting.setdefault(Dataset.decode(kind, code), []).append(number)
+        if not counting:
+            (known,) = self.named([batch], None, 1)
+            raise Conflict(
+                f"batch {batch!r} is undone already, by {known.undone_by!r}; undo that to have it back",
+                batch=batch,
+                undone_by=known.undone_by,
+            )
+        return {dataset: Runs.of(numbers) for dataset, numbers in counting.items()}
+
+    def _name(self, batch: str) -> str:
+        """What the undo is called: no batch has that name yet."""
+        query = "SELECT count(*) FROM commits WHERE batch = ?"
+        names = chain([f"undo-{batch}"], (f"undo-{batch}-{number}" for number in count(2)))
+        return next(name for name in names if self._engine.connection.execute(query, [name]).fetchall() == [(0,)])
+
+    def _plan(self, dataset: Dataset, commits: Runs, version: int) -> _Undoing:
+        """What an undo of those commits changes."""
+        snapshot, names = self._engine.snapshot, self._engine.symbols.names
+        ranges = self._touched(snapshot, dataset, commits)
+        part = _Undoing(dataset, version, {symbol: Undo(version, *times, commits) for symbol, times in ranges.items()})
+        scope = Scope(snapshot, dataset, *ALL_TIME, version_columns(dataset.kind), snapshot.head)
+        for symbol, span, rows in self._reads.versions_by_span(scope, ranges):
+            if rows.num_rows:
+                deletes = snapshot.deletes_of(dataset, symbol)
+                part.add(symbol, names[symbol], span, effect(dataset.kind, rows, deletes, part.entries[symbol]))
+        return part
+
+    def _touched(self, snapshot: Snapshot, dataset: Dataset, commits: Runs) -> dict[int, tuple[int, int]]:
+        """The symbols that those commits wrote, deleted or undid, and the times `[start, end)` of it."""
+        touched: dict[int, tuple[int, int]] = {}
+
+        def touch(symbol: int, start: int, end: int) -> None:
+            held = touched.get(symbol, (start, end))
+            touched[symbol] = min(start, held[0]), max(end, held[1])
+
+        for found in self._rows(snapshot, dataset, commits, ["commit"]):
+            ranges = time_ranges(pa.array(found.place), found.rows["timestamp"])
+            for symbol, first, last in zip(*(each.tolist() for each in ranges), strict=True):
+                touch(symbol, first, last + 1)
+        for (held, symbol), entries in snapshot.deletes.items():
+            for entry in entries if held == dataset else ():
+                if entry.version in commits:
+                    touch(symbol, entry.start, entry.end)
+        return touched
+
+    def _commits_of(self, parts: Sequence[_Undoing], name: str) -> list[Commit]:
+        recorded = max(time.time_ns(), self._engine.snapshot.recorded + 1)
+        return [
+            Commit(
+                number=part.version,
+                recorded=recorded + place,
+                kind=part.dataset.kind,
+                interval=part.dataset.interval,
+                batch=name,
+                action="undo",
+                inserted=part.back,
+                replaced=part.other,
+                unchanged=part.left,
+                deleted=part.gone,
+                start=min(entry.start for entry in part.entries.values()),
+                end=max(entry.end for entry in part.entries.values()),
+            )
+            for place, part in enumerate(parts)
+        ]
+
+    def _change(self, part: _Undoing, commit: Commit) -> Change:
+        names = self._engine.symbols.names
+        assert commit.start is not None
+        assert commit.end is not None
+        return Change(
+            commit=commit.number,
+            kind=commit.kind,
+            interval=commit.interval,
+            symbols=tuple(sorted(names[symbol] for symbol in part.entries)),
+            start=commit.start,
+            end=commit.end,
+        )
+
+    def _recount(self, part: _Undoing) -> None:
+        """Bring the extents of the symbols up to date, which are known outside of the times that were touched."""
+        series, dataset = self._engine.series, part.dataset
+        for symbol, found in part.symbols.items():
+            held = series.get(dataset, symbol)
+            rows = found.gained + (0 if held is None else held.rows)
+            if rows == 0:
+                series.put(dataset, symbol, None)
+                continue
+            start, end = part.entries[symbol].start, part.entries[symbol].end
+            first, last = found.first, found.last
+            if held is not None and held.first < start:
+                first = held.first
+            if held is not None and held.last >= end:
+                last = held.last
+            if first is None:  # what is left comes after the touched times, or before them
+                assert last is not None
+                first = self._writes.outermost(dataset, symbol, end, last, newest_first=False)
+            if last is None:
+                last = self._writes.outermost(dataset, symbol, first, start - 1, newest_first=True)
+            series.put(dataset, symbol, Extent(first, last, rows))
 
     def written(self, batch: str, kind: Kind, interval: Interval | None) -> Reading:
         """See `Audits.written`."""
@@ -104,11 +339,42 @@ class Batches:
 def _runs(file: ArchiveFile) -> Iterator[list[int]]:
     """The file's row groups, some at a time, no more than are read at once."""
     groups, rows = list[int](), 0
-    for group, count in enumerate(file.rows.tolist()):
-        if groups and rows + count > ROWS_PER_RUN:
+    for group, more in enumerate(file.rows.tolist()):
+        if groups and rows + more > ROWS_PER_RUN:
             yield groups
             groups, rows = [], 0
         groups.append(group)
-        rows += count
+        rows += more
     if groups:
         yield groups
+
+
+def _names(cursor: duckdb.DuckDBPyConnection, undos: Mapping[int, Runs]) -> dict[int, str]:
+    """The batches of the undos, and of the first commits that they hide."""
+    numbers = [*undos, *(int(runs.since[0]) for runs in undos.values())]
+    query = "SELECT number, batch FROM commits WHERE number IN (SELECT unnest(?::BIGINT[]))"
+    return dict(cursor.execute(query, [numbers]).fetchall())
+
+
+def _batch(row: Sequence[Any], undos: Mapping[int, Runs], names: Mapping[int, str]) -> Batch:
+    name, first, last, started, ended, commits, *counts, members = row
+    counts_by_name = dict(zip(("inserted", "replaced", "unchanged", "rejected", "deleted"), counts, strict=True))
+    numbers = [member["number"] for member in members]
+    hiding = [
+        (version, runs) for version, runs in latest_undos(undos).items() if any(number in runs for number in numbers)
+    ]
+    undone = all(any(number in runs for _, runs in hiding) for number in numbers)
+    own = next((undos[number] for number in numbers if number in undos), None)
+    series = dict.fromkeys(Dataset.decode(member["kind"], member["code"]) for member in members)
+    return Batch(
+        name=name,
+        first_commit=first,
+        last_commit=last,
+        started=started,
+        ended=ended,
+        commits=commits,
+        series=tuple((dataset.kind, dataset.interval) for dataset in sorted(series, key=DATASETS.index)),
+        **counts_by_name,
+        undone_by=names[hiding[0][0]] if undone else None,
+        undoes=None if own is None else names[int(own.since[0])],
+    )

@@ -17,10 +17,11 @@ import numpy as np
 import pyarrow as pa
 
 from tapehouse.errors import StoreDamaged
-from tapehouse.model import Instrument, Interval, Kind
+from tapehouse.model import Commit, Instrument, Interval, Kind
 from tapehouse.store.archive.files import ArchiveFile, value_fields
-from tapehouse.store.archive.spans import Dataset, Delete
+from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.failpoints import failpoint
+from tapehouse.store.hiding import Delete, Entry, Runs, Undo
 
 _SQL_TYPES = {pa.float64(): "DOUBLE", pa.int64(): "BIGINT", pa.int32(): "INTEGER", pa.string(): "VARCHAR"}
 
@@ -33,6 +34,7 @@ CREATE TABLE IF NOT EXISTS commits (
 CREATE TABLE IF NOT EXISTS deletes (
     version BIGINT NOT NULL, kind VARCHAR NOT NULL, code UTINYINT NOT NULL, symbol INTEGER NOT NULL,
     start BIGINT NOT NULL, "end" BIGINT NOT NULL);
+CREATE TABLE IF NOT EXISTS undos (version BIGINT NOT NULL, since BIGINT NOT NULL, until BIGINT NOT NULL);
 CREATE TABLE IF NOT EXISTS instruments (
     pattern VARCHAR NOT NULL, calendar VARCHAR NOT NULL, timezone VARCHAR NOT NULL, tick_size DOUBLE,
     currency VARCHAR, asset_class VARCHAR);
@@ -96,14 +98,14 @@ class Snapshot:
     head: int = 0
     recorded: int = 0
     shelves: Mapping[Dataset, Shelf] = field(default_factory=dict)
-    deletes: Mapping[tuple[Dataset, int], tuple[Delete, ...]] = field(default_factory=dict)
+    deletes: Mapping[tuple[Dataset, int], tuple[Entry, ...]] = field(default_factory=dict)
 
     def shelf(self, dataset: Dataset) -> Shelf:
         """The archive of that data set."""
         return self.shelves.get(dataset, EMPTY_SHELF)
 
-    def deletes_of(self, dataset: Dataset, symbol: int) -> tuple[Delete, ...]:
-        """The deletes of that symbol, oldest first."""
+    def deletes_of(self, dataset: Dataset, symbol: int) -> tuple[Entry, ...]:
+        """The deletes and undos of that symbol, oldest first."""
         return self.deletes.get((dataset, symbol), ())
 
 
@@ -160,15 +162,24 @@ def load_snapshot(connection: duckdb.DuckDBPyConnection) -> Snapshot:
     return Snapshot(head, recorded, shelves, _load_deletes(connection))
 
 
-def _load_deletes(connection: duckdb.DuckDBPyConnection) -> dict[tuple[Dataset, int], tuple[Delete, ...]]:
-    deletes: dict[tuple[Dataset, int], tuple[Delete, ...]] = {}
+def _load_deletes(connection: duckdb.DuckDBPyConnection) -> dict[tuple[Dataset, int], tuple[Entry, ...]]:
+    undos, deletes = load_undos(connection), dict[tuple[Dataset, int], list[Entry]]()
     rows = connection.execute(
         'SELECT kind, code, symbol, version, start, "end" FROM deletes ORDER BY version'
     ).fetchall()
-    for kind, code, symbol, *delete in rows:
-        key = (Dataset.decode(kind, code), symbol)
-        deletes[key] = (*deletes.get(key, ()), Delete(*delete))
-    return deletes
+    for kind, code, symbol, version, start, end in rows:
+        held = deletes.setdefault((Dataset.decode(kind, code), symbol), [])
+        undo = undos.get(version)
+        held.append(Delete(version, start, end) if undo is None else Undo(version, start, end, undo))
+    return {key: tuple(held) for key, held in deletes.items()}
+
+
+def load_undos(connection: duckdb.DuckDBPyConnection) -> dict[int, Runs]:
+    """The commits that each undo hides, by its version."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for version, *run in connection.execute("SELECT version, since, until FROM undos ORDER BY since").fetchall():
+        found.setdefault(version, []).append((run[0], run[1]))
+    return {version: Runs(*np.array(runs, "i8").T) for version, runs in found.items()}
 
 
 def _load_files(connection: duckdb.DuckDBPyConnection) -> Iterable[ArchiveFile]:
@@ -199,6 +210,7 @@ def restore(
         raise StoreDamaged(f"the database ends at commit {held}, but commit {snapshot.head} was made")
     newer = [f"{dataset.table} WHERE commit > {snapshot.head}" for dataset in DATASETS]
     newer += [f"commits WHERE number > {snapshot.head}", f"deletes WHERE version > {snapshot.head}"]
+    newer += [f"undos WHERE version > {snapshot.head}"]
     newer += [f"names WHERE kind = '{names.kind}' AND id >= {len(names.names)}" for names in known]
     gone = sum(connection.execute(f"DELETE FROM {rows}").fetchall()[0][0] for rows in newer)
     swapped = _restore_files(connection, snapshot)
@@ -305,6 +317,31 @@ def register_file(connection: duckdb.DuckDBPyConnection, file: ArchiveFile) -> N
         {"symbol": file.symbols, "group": file.groups, "rows": file.rows, "first": file.first, "last": file.last}
     )
     insert(connection, f'INSERT INTO groups SELECT {file.id}, symbol, "group", rows, first, last FROM incoming', groups)
+
+
+def insert_commit(connection: duckdb.DuckDBPyConnection, dataset: Dataset, commit: Commit) -> None:
+    """Store a commit, inside the caller's transaction."""
+    values = [commit.number, commit.recorded, dataset.kind, dataset.code, commit.batch, commit.action]
+    values += [commit.inserted, commit.replaced, commit.unchanged, commit.rejected, commit.deleted]
+    values += [commit.start, commit.end]
+    connection.execute(f"INSERT INTO commits VALUES ({', '.join('?' * len(values))})", values)
+
+
+def insert_undo(connection: duckdb.DuckDBPyConnection, dataset: Dataset, entries: Mapping[int, Undo]) -> None:
+    """Store the entries of one undo commit, by symbol, inside the caller's transaction."""
+    first = next(iter(entries.values()))
+    runs = pa.table({"since": first.commits.since, "until": first.commits.until})
+    insert(connection, "INSERT INTO undos SELECT ?, since, until FROM incoming", runs, [first.version])
+    failpoint("undo.commits.inserted")
+    symbols = pa.table(
+        {
+            "symbol": pa.array(list(entries), pa.int32()),
+            "start": pa.array([entry.start for entry in entries.values()], pa.int64()),
+            "end": pa.array([entry.end for entry in entries.values()], pa.int64()),
+        }
+    )
+    statement = 'INSERT INTO deletes SELECT ?, ?, ?, symbol, start, "end" FROM incoming'
+    insert(connection, statement, symbols, [first.version, dataset.kind, dataset.code])
 
 
 def insert(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from tapehouse.store.duckdb.catalog import Snapshot
 from tapehouse.store.duckdb.engine import Engine
 from tapehouse.store.duckdb.hot import HotRows, read_hot
 from tapehouse.store.duckdb.versions import version_columns, visible
+from tapehouse.store.hiding import Undo
 from tapehouse.store.tables import check_selection
 
 SYMBOLS_PER_HOT_QUERY = 64
@@ -44,6 +45,11 @@ class Scope:
     as_of: int
     source: int | None = None
     newest_first: bool = False
+
+    def inside(self, span: int) -> Scope:
+        """The part of it in that span."""
+        start, end = self.dataset.bounds(span)
+        return replace(self, start=max(start, self.start), end=min(end, self.end))
 
 
 class Found(NamedTuple):
@@ -152,7 +158,7 @@ class Reads:
                 return
 
     def _tasks(self, scope: Scope, symbols: list[str]) -> Iterator[_Run | _Piece]:
-        for low, chunk in self._chunks(scope, symbols):
+        for low, chunk in self._chunks(scope, [self._engine.symbols.ids[name] for name in symbols]):
             if self._busy(scope, chunk[0]):
                 yield from self._tasks_one_by_one(scope, symbols[low : low + 1], low)
                 continue
@@ -173,9 +179,8 @@ class Reads:
             if run is not None:
                 yield run
 
-    def _chunks(self, scope: Scope, symbols: list[str]) -> Iterator[tuple[int, list[int]]]:
-        """The symbols' numbers in pieces whose hot rows are read at once, each with the place of its first."""
-        ids = [self._engine.symbols.ids[name] for name in symbols]
+    def _chunks(self, scope: Scope, ids: list[int]) -> Iterator[tuple[int, list[int]]]:
+        """The symbols in pieces whose hot rows are read at once, each with the place of its first."""
         low = rows = 0
         for place, symbol in enumerate(ids):
             more = self._hot_rows_of(scope, symbol)
@@ -212,17 +217,20 @@ class Reads:
 
     def _tasks_one_by_one(self, scope: Scope, symbols: list[str], first_place: int = 0) -> Iterator[_Run | _Piece]:
         """The same, asking for the hot rows of one symbol and span at a time."""
-        dataset, index = scope.dataset, self._engine.hot
         for place, name in enumerate(symbols, first_place):
             symbol = self._engine.symbols.ids[name]
-            spans = set(self._spans(scope, symbol, None))
-            if index.touches(dataset, symbol, scope.start, scope.end):
-                first, last = dataset.span_at(scope.start), dataset.span_at(scope.end - 1)
-                spans |= {span for span in list(index.spans[dataset]) if first <= span <= last}
-            for span in sorted(spans, reverse=scope.newest_first):
-                start, end = dataset.bounds(span)
-                within = replace(scope, start=max(start, scope.start), end=min(end, scope.end))
+            for span in self._all_spans(scope, symbol):
+                within = scope.inside(span)
                 yield _Piece(self, scope, symbol, span, self.hot_rows(within, [symbol]).get(symbol), place)
+
+    def _all_spans(self, scope: Scope, symbol: int) -> list[int]:
+        """Every span that may have rows of the symbol, without a look at its hot rows."""
+        dataset, index = scope.dataset, self._engine.hot
+        spans = set(self._spans(scope, symbol, None))
+        if index.touches(dataset, symbol, scope.start, scope.end):
+            first, last = dataset.span_at(scope.start), dataset.span_at(scope.end - 1)
+            spans |= {span for span in list(index.spans[dataset]) if first <= span <= last}
+        return sorted(spans, reverse=scope.newest_first)
 
     def hot_rows(self, scope: Scope, symbols: Sequence[int]) -> dict[int, HotRows]:
         """The hot versions of those symbols, each sorted by time and version.
@@ -266,8 +274,10 @@ class Reads:
         ]
         hot = None if found is None else _within(found.rows, *scope.dataset.bounds(span))
         mixed = found is not None and found.mixed
-        if deletes or mixed or scope.source is not None or scope.as_of < floor:
-            return self._resolved(scope, symbol, span, hot, floor)
+        # What an undo brings back may be among the versions that were not current when the span was archived.
+        past = scope.source is not None or scope.as_of < floor or any(isinstance(d, Undo) for d in deletes)
+        if deletes or mixed or past:
+            return self._resolved(scope, symbol, span, hot, history=past)
         columns = scope.columns if hot is None else (*scope.columns, "commit")
         tables = self._archived(scope, symbol, span, columns, history=False)
         if hot is not None and hot.num_rows:
@@ -286,8 +296,22 @@ class Reads:
         tables = [table for s in spans for table in self._archived(scope, symbol, s, scope.columns, history=True)]
         return _joined(scope.dataset.kind, [*tables, *([] if hot is None else [hot.rows])], (*scope.columns, "lost"))
 
-    def _resolved(self, scope: Scope, symbol: int, span: int, hot: pa.Table | None, floor: int) -> pa.Table:
-        history = scope.source is not None or scope.as_of < floor
+    def versions_by_span(
+        self, scope: Scope, ranges: Mapping[int, tuple[int, int]]
+    ) -> Iterator[tuple[int, int, pa.Table]]:
+        """Symbol, span and every version of it, visible or not, in the symbol's own range of times `[start, end)`."""
+        for _, chunk in self._chunks(scope, sorted(ranges)):
+            busy = self._busy(scope, chunk[0])
+            held = {} if busy else self.hot_rows(scope, chunk)
+            for symbol in chunk:
+                own = replace(scope, start=ranges[symbol][0], end=ranges[symbol][1])
+                hot = _part(held.get(symbol), own)
+                for span in self._all_spans(own, symbol) if busy else self._spans(own, symbol, hot):
+                    within = own.inside(span)
+                    read = self.hot_rows(within, chunk).get(symbol) if busy else _part(hot, within)
+                    yield symbol, span, self.versions(within, symbol, read)
+
+    def _resolved(self, scope: Scope, symbol: int, span: int, hot: pa.Table | None, *, history: bool) -> pa.Table:
         columns = tuple(dict.fromkeys((*version_columns(scope.dataset.kind), *scope.columns)))
         tables = self._archived(scope, symbol, span, columns, history=history)
         if hot is not None:
@@ -390,6 +414,13 @@ def _ahead(pool: ThreadPoolExecutor, tasks: Iterable[_Run | _Piece], depth: int)
 
 def _result(task: Future[Found] | _Piece | _Run) -> Found:
     return task.result() if isinstance(task, Future) else task()
+
+
+def _part(hot: HotRows | None, scope: Scope) -> HotRows | None:
+    if hot is None:
+        return None
+    rows = _within(hot.rows, scope.start, scope.end)
+    return HotRows(rows, hot.mixed) if rows.num_rows else None
 
 
 def _within(rows: pa.Table, start: int, end: int) -> pa.Table:

@@ -25,7 +25,18 @@ from tapehouse.model import (
 )
 from tapehouse.store.aggregate import aggregate_by_reading
 from tapehouse.store.archive.spans import Dataset
-from tapehouse.store.base import Aggregation, Capability, CompactionReport, Edges, Outcome, Reading, Selection, Series
+from tapehouse.store.base import (
+    Aggregation,
+    Batch,
+    Capability,
+    CompactionReport,
+    Edges,
+    Outcome,
+    Reading,
+    Selection,
+    Series,
+    Undone,
+)
 from tapehouse.store.duckdb import catalog
 from tapehouse.store.duckdb.batches import Batches
 from tapehouse.store.duckdb.catalog import DATASETS
@@ -54,7 +65,7 @@ class DuckDBStore:
         self._engine = Engine(self.folder, memory_limit_mb=memory_limit_mb, threads=threads, command=command)
         self._reads = Reads(self._engine)
         self._writes = Writes(self._engine, self._reads)
-        self._batches = Batches(self._engine)
+        self._batches = Batches(self._engine, self._reads, self._writes)
         self._compactor = Compactor(self._engine, self._reads)
         self._announcements = Announcements()
         self._recount_deleted()
@@ -77,7 +88,7 @@ class DuckDBStore:
     @property
     def capabilities(self) -> frozenset[Capability]:
         """See `Store.capabilities`."""
-        return frozenset(Capability) - {Capability.UNDOES}
+        return frozenset(Capability)
 
     @property
     def owner(self) -> Owner:
@@ -293,6 +304,21 @@ class DuckDBStore:
     def written(self, batch: str, kind: Kind, interval: Interval | None = None) -> Reading:
         """See `Audits.written`."""
         return self._batches.written(batch, kind, interval)
+
+    def batches(
+        self, names: Sequence[str] | None = None, *, before: int | None = None, limit: int = 100
+    ) -> list[Batch]:
+        """See `Undoes.batches`."""
+        return self._batches.named(names, before, limit)
+
+    def undo(self, batch: str) -> Undone:
+        """See `Undoes.undo`."""
+        with self._engine.writing, faults(f"undo {batch}"):
+            undone, changes = self._batches.undo(batch)
+            for change in changes:
+                self._announcements.put(change)
+        self._announcements.deliver()
+        return undone
 
     def forget_footers(self) -> None:
         """Drop the cached footers of archive files, as a benchmark of cold reads needs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import NamedTuple
 
 import duckdb
 import numpy as np
@@ -11,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tapehouse.model import Kind, OnConflict
+from tapehouse.store.archive.columns import one_chunk
 from tapehouse.store.archive.files import PLACE, value_fields
-from tapehouse.store.archive.spans import Delete
+from tapehouse.store.hiding import Delete, Entry, Undo, active, not_hidden
 
 _IDENTITY = {Kind.TRADES: ("price", "size"), Kind.QUOTES: ("bid", "bid_size", "ask", "ask_size")}
 
@@ -24,7 +26,7 @@ def version_columns(kind: Kind) -> tuple[str, ...]:
 
 
 def visible(
-    kind: Kind, rows: pa.Table, *, as_of: int, source: int | None = None, deletes: Sequence[Delete] = ()
+    kind: Kind, rows: pa.Table, *, as_of: int, source: int | None = None, deletes: Sequence[Entry] = ()
 ) -> np.ndarray:
     """Positions, in time order, of the versions of one symbol that a read as of that commit sees.
 
@@ -32,22 +34,13 @@ def visible(
     """
     times, commits = rows["timestamp"].to_numpy(), rows["commit"].to_numpy()
     lost = np.asarray(rows["lost"].to_numpy(), bool)
-    kept = (commits <= as_of) & not_deleted(times, commits, deletes, as_of)
+    kept = (commits <= as_of) & not_hidden(times, commits, deletes, as_of)
     kept &= ~lost if source is None else rows["source"].to_numpy() == source
     position = np.flatnonzero(kept)
     order = position[np.lexsort((~lost[position], commits[position], times[position]))]
     newest = order[_last_of_equal(times[order])] if kind is Kind.BARS else _newest_by_identity(kind, rows, order)
     place = newest if kind is Kind.BARS else rows[PLACE].to_numpy()[newest]
     return np.asarray(newest[np.lexsort((place, commits[newest], times[newest]))])
-
-
-def not_deleted(times: np.ndarray, commits: np.ndarray, deletes: Sequence[Delete], as_of: int) -> np.ndarray:
-    """Which versions no delete up to `as_of` hides."""
-    kept = np.ones(len(times), bool)
-    for delete in deletes:
-        if delete.version <= as_of:
-            kept &= ~((commits < delete.version) & (times >= delete.start) & (times < delete.end))
-    return kept
 
 
 def _last_of_equal(ordered: np.ndarray) -> np.ndarray:
@@ -66,6 +59,103 @@ def _newest_by_identity(kind: Kind, rows: pa.Table, order: np.ndarray) -> np.nda
     table = pa.table(keys).take(pa.array(order)).append_column("place", pa.array(np.arange(len(order))))
     newest = table.group_by(list(keys)).aggregate([("place", "max")])["place_max"].to_numpy()
     return np.asarray(order[newest])
+
+
+class Effect(NamedTuple):
+    """What an undo changes for one symbol: the times of keys whose current row went away, came back, or is another.
+
+    `left` are those that the undone commits had changed and others have since, `left_by` the commits that did;
+    `after` the times of all rows that are current then.
+    """
+
+    gone: np.ndarray
+    back: np.ndarray
+    other: np.ndarray
+    left: np.ndarray
+    left_by: np.ndarray
+    after: np.ndarray
+
+
+def effect(kind: Kind, rows: pa.Table, entries: Sequence[Entry], undo: Undo) -> Effect:
+    """What that undo, the next entry of a symbol, changes among all versions of it (as for `visible`)."""
+    keys, count = _keys(kind, rows)
+    as_of, then = undo.version - 1, (*entries, undo)
+    shown = []
+    for deletes, commit in ((entries, as_of), (then, undo.version)):
+        current = np.full(count, -1)
+        positions = visible(kind, rows, as_of=commit, deletes=deletes)
+        current[keys[positions]] = positions
+        shown.append(current)
+    before, after = shown
+    times = np.empty(count, "i8")
+    times[keys] = rows["timestamp"].to_numpy()
+    changed = before != after
+    counted, counting = active(entries, as_of), active(then, undo.version)
+    # Undone commits count before the undo; those whose undo it undoes count after it.
+    undone = _superseded(rows, keys, count, counted, counting)
+    redone = _superseded(rows, keys, count, counting, counted)
+    by = np.where(undone, undone, redone)
+    by[changed] = 0
+    left = np.flatnonzero(by)
+    return Effect(
+        times[changed & (after < 0)],
+        times[changed & (before < 0)],
+        times[changed & (before >= 0) & (after >= 0)],
+        times[left],
+        by[left],
+        times[after >= 0],
+    )
+
+
+def _superseded(
+    rows: pa.Table, keys: np.ndarray, count: int, entries: Sequence[Entry], others: Sequence[Entry]
+) -> np.ndarray:
+    """By key, the commit that changed it last, when one that counts by `entries` and not by `others` had changed it
+    before; else 0."""
+    times, commits = rows["timestamp"].to_numpy(), rows["commit"].to_numpy()
+    counted = ~np.asarray(rows["lost"].to_numpy(), bool) & _counting(commits, entries)
+    # The delete that ended each version, the first that came after it; 0 when there was none.
+    ended = np.zeros(rows.num_rows, "i8")
+    for entry in entries:  # newest first
+        if isinstance(entry, Delete):
+            ended[(commits < entry.version) & (times >= entry.start) & (times < entry.end)] = entry.version
+    ours = [_counting(by, entries) & ~_counting(by, others) & (by > 0) for by in (commits, ended)]
+    touched = np.zeros(count, bool)
+    touched[keys[counted & (ours[0] | ours[1])]] = True
+    order = np.flatnonzero(counted)
+    order = order[np.argsort(commits[order], kind="stable")]
+    last, by_us = np.zeros(count, "i8"), np.zeros(count, bool)
+    last[keys[order]] = np.where(ended[order], ended[order], commits[order])
+    by_us[keys[order]] = np.where(ended[order], ours[1][order], ours[0][order])
+    return np.where(touched & ~by_us, last, 0)
+
+
+def _counting(commits: np.ndarray, entries: Sequence[Entry]) -> np.ndarray:
+    """Which commits none of those undos, which count, hides."""
+    kept = np.ones(len(commits), bool)
+    for entry in entries:
+        if isinstance(entry, Undo):
+            kept &= ~entry.commits.hold(commits)
+    return kept
+
+
+def _keys(kind: Kind, rows: pa.Table) -> tuple[np.ndarray, int]:
+    """The key of each row as a number from 0, and how many keys there are."""
+    columns = [rows["timestamp"].to_numpy()]
+    if kind is not Kind.BARS:
+        unnamed = pc.is_null(rows["id"]).to_numpy()
+        ids = one_chunk(rows["id"].dictionary_encode()).indices.fill_null(-1)
+        columns += [rows["source"].to_numpy(), ids.to_numpy()]
+        for name in ("ordinal", *_IDENTITY[kind]):
+            values = pc.fill_null(rows[name], 0).to_numpy()
+            columns.append(np.where(unnamed, values, 0))
+    order = np.lexsort(columns)
+    new = np.zeros(rows.num_rows, bool)
+    for column in columns:
+        new[1:] |= column[order][1:] != column[order][:-1]
+    keys = np.empty(rows.num_rows, "i8")
+    keys[order] = np.cumsum(new)
+    return keys, int(keys.max(initial=-1)) + 1
 
 
 class Verdict(IntEnum):

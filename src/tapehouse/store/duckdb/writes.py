@@ -12,18 +12,19 @@ import numpy as np
 import pyarrow as pa
 
 from tapehouse.errors import Conflict
-from tapehouse.model import Change, Commit, Interval, Kind, OnConflict
+from tapehouse.model import MAX_TIME_NS, MIN_TIME_NS, Change, Commit, Interval, Kind, OnConflict
 from tapehouse.store.archive.columns import one_chunk
 from tapehouse.store.archive.files import internal_schema, value_fields
-from tapehouse.store.archive.spans import Dataset, Delete
+from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.base import Outcome
 from tapehouse.store.duckdb import hot
-from tapehouse.store.duckdb.catalog import Names, Shelf, Snapshot, insert
+from tapehouse.store.duckdb.catalog import Names, Shelf, Snapshot, insert, insert_commit
 from tapehouse.store.duckdb.engine import Engine
 from tapehouse.store.duckdb.reads import Reads, Scope
 from tapehouse.store.duckdb.series import Extent
-from tapehouse.store.duckdb.versions import Verdict, judge, not_deleted, version_columns
+from tapehouse.store.duckdb.versions import Verdict, judge, version_columns
 from tapehouse.store.failpoints import failpoint
+from tapehouse.store.hiding import Delete, not_hidden
 
 CONFLICTS_SHOWN = 5
 
@@ -101,7 +102,7 @@ class Writes:
         """Names become numbers; the rows are those of `table`, in its order."""
         times = one_chunk(table["timestamp"]).view(pa.int64())
         encoded = one_chunk(table["symbol"].unify_dictionaries())
-        used, first, last = _ranges(encoded.indices, times)
+        used, first, last = time_ranges(encoded.indices, times)
         symbol, symbols, new_symbols = _numbered(self._engine.symbols, encoded, used)
         encoded = one_chunk(table["source"].unify_dictionaries())
         source, _, new_sources = _numbered(self._engine.sources, encoded, np.unique(encoded.indices.to_numpy()))
@@ -157,7 +158,7 @@ class Writes:
         hot_rows = self._reads.hot_rows(scope, symbols)
         for symbol in symbols:
             rows = self._reads.versions(scope, symbol, hot_rows.get(symbol))
-            kept = not_deleted(
+            kept = not_hidden(
                 rows["timestamp"].to_numpy(),
                 rows["commit"].to_numpy(),
                 snapshot.deletes_of(dataset, symbol),
@@ -197,7 +198,7 @@ class Writes:
             failpoint("write.names.inserted")
             insert(connection, hot.insert_statement(dataset, rows.column_names), rows, [commit.number])
             failpoint("write.rows.inserted")
-            _insert_commit(connection, dataset, commit)
+            insert_commit(connection, dataset, commit)
         engine.symbols.add(incoming.new_symbols)
         engine.sources.add(incoming.new_sources)
         return rows
@@ -212,7 +213,7 @@ class Writes:
         inserted, mixed = stored_rows, set[int]()
         if "verdict" in stored.column_names:
             fresh = stored["verdict"].to_numpy() == Verdict.INSERTED
-            ranges = _ranges(stored["symbol"], stored["timestamp"])
+            ranges = time_ranges(stored["symbol"], stored["timestamp"])
             inserted, mixed = _counts(symbols[fresh]), set(symbols[~fresh].tolist())
         for symbol, first, last in zip(*(each.tolist() for each in ranges), strict=True):
             engine.hot.add(dataset, symbol, hot.HotSymbol(first, last, stored_rows[symbol], symbol in mixed))
@@ -263,41 +264,48 @@ class Writes:
             statement = "INSERT INTO deletes SELECT ?, ?, ?, symbol, ?, ? FROM incoming"
             insert(connection, statement, rows, [commit.number, dataset.kind, dataset.code, start, end])
             failpoint("delete.inserted")
-            _insert_commit(connection, dataset, commit)
+            insert_commit(connection, dataset, commit)
         deletes = dict(engine.snapshot.deletes)
         for symbol, times in hidden.items():
             deletes[dataset, symbol] = (*deletes.get((dataset, symbol), ()), Delete(commit.number, start, end))
             engine.hot.hide(dataset, times)
         engine.snapshot = Snapshot(commit.number, commit.recorded, engine.snapshot.shelves, deletes)
         for symbol, times in hidden.items():
-            self.recount(dataset, symbol, gone=len(times))
+            self.discount(dataset, symbol, len(times))
         names = tuple(engine.symbols.names[symbol] for symbol in hidden)
         change = Change(
             commit=commit.number, kind=dataset.kind, interval=dataset.interval, symbols=names, start=start, end=end
         )
         return commit, change
 
-    def recount(self, dataset: Dataset, symbol: int, gone: int | None = None) -> None:
-        """Find a symbol's first and last row again after a delete; without `gone`, count its rows too."""
+    def recount(self, dataset: Dataset, symbol: int) -> None:
+        """Count a symbol's current rows again."""
+        rows = first = last = 0
+        for times in self._current(dataset, symbol, MIN_TIME_NS, MAX_TIME_NS, newest_first=False):
+            first, last = first if rows else int(times[0]), int(times[-1])
+            rows += len(times)
+        self._engine.series.put(dataset, symbol, Extent(first, last, rows) if rows else None)
+
+    def discount(self, dataset: Dataset, symbol: int, gone: int) -> None:
+        """Take so many rows off a symbol, and find its first and last row again."""
         held = self._engine.series.get(dataset, symbol)
         if held is None:
             return
-        if gone is None:
-            times = self._times(dataset, symbol, held.first, held.last + 1)
-            rows = len(times)
-        else:
-            rows = held.rows - gone
+        rows = held.rows - gone
         if rows == 0:
             self._engine.series.put(dataset, symbol, None)
             return
-        first, last = (self._outermost(dataset, symbol, held, newest_first=newest) for newest in (False, True))
+        first, last = (
+            self.outermost(dataset, symbol, held.first, held.last, newest_first=newest) for newest in (False, True)
+        )
         self._engine.series.put(dataset, symbol, Extent(first, last, rows))
 
     def _times(self, dataset: Dataset, symbol: int, start: int, end: int) -> np.ndarray:
         return np.concatenate([np.zeros(0, "i8"), *self._current(dataset, symbol, start, end, newest_first=False)])
 
-    def _outermost(self, dataset: Dataset, symbol: int, held: Extent, *, newest_first: bool) -> int:
-        times = next(iter(self._current(dataset, symbol, held.first, held.last + 1, newest_first=newest_first)))
+    def outermost(self, dataset: Dataset, symbol: int, first: int, last: int, *, newest_first: bool) -> int:
+        """The time of the first or the last current row between those times, where there is one."""
+        times = next(iter(self._current(dataset, symbol, first, last + 1, newest_first=newest_first)))
         return int(times[-1 if newest_first else 0])
 
     def _current(
@@ -335,25 +343,11 @@ def _numbered(
     return pa.array(by_index[encoded.indices.to_numpy()]), numbers, fresh
 
 
-def _insert_commit(connection: object, dataset: Dataset, commit: Commit) -> None:
-    values = [commit.number, commit.recorded, dataset.kind, dataset.code, commit.batch, commit.action]
-    values += [
-        commit.inserted,
-        commit.replaced,
-        commit.unchanged,
-        commit.rejected,
-        commit.deleted,
-        commit.start,
-        commit.end,
-    ]
-    connection.execute(f"INSERT INTO commits VALUES ({', '.join('?' * len(values))})", values)  # type: ignore[attr-defined]
-
-
 def _number_of(fresh: list[tuple[int, str]], name: str) -> int:
     return next((number for number, known in fresh if known == name), -1)
 
 
-def _ranges(symbols: Any, times: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def time_ranges(symbols: Any, times: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each symbol, its first and its last time."""
     ranges = pa.table({"symbol": symbols, "timestamp": times}).group_by("symbol")
     ranges = ranges.aggregate([("timestamp", "min"), ("timestamp", "max")])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -42,6 +42,36 @@ class Delete(NamedTuple):
     end: int
 
 
+class Taken(NamedTuple):
+    """What that commit, an undo, took back in a series lies in `[start, end)`."""
+
+    commit: int
+    start: int
+    end: int
+
+
+class Undos:
+    """Which commits do not count: those that an undo, which counts itself, has taken back."""
+
+    def __init__(self) -> None:
+        self.made: dict[int, frozenset[int]] = {}
+        self._hidden: dict[int, frozenset[int]] = {}
+
+    def hidden(self, as_of: int) -> frozenset[int]:
+        """The commits that do not count as of a commit that there is."""
+        if as_of not in self._hidden:
+            self._hidden[as_of] = frozenset().union(*(self.made[undo] for undo in self.counting(as_of)))
+        return self._hidden[as_of]
+
+    def counting(self, as_of: int) -> list[int]:
+        """The undos that count, newest first."""
+        found: list[int] = []
+        for undo in sorted(self.made, reverse=True):
+            if undo <= as_of and not any(undo in self.made[later] for later in found):
+                found.append(undo)
+        return found
+
+
 class Written(NamedTuple):
     """An incoming row, and what becomes of it: inserted, replaced, unchanged or rejected."""
 
@@ -51,18 +81,43 @@ class Written(NamedTuple):
 
 
 class Records:
-    """Every version and every delete of one series; knows which version a read sees."""
+    """Every version, delete and undo of one series; knows which version a read sees."""
 
-    def __init__(self) -> None:
+    def __init__(self, undos: Undos) -> None:
         self.versions: dict[Identity, list[Version]] = {}
         self.deletes: list[Delete] = []
+        self.undone: list[Taken] = []
+        self._undos = undos
 
     def visible(self, identity: Identity, as_of: int) -> list[Version]:
         """The versions that a read as of that commit may choose from, oldest first."""
-        hidden = max(
-            (d.commit for d in self.deletes if d.commit <= as_of and d.start <= identity[0] < d.end), default=0
-        )
-        return [version for version in self.versions.get(identity, ()) if hidden < version.commit <= as_of]
+        undone = self._undos.hidden(as_of)
+        deletes = [d.commit for d in self.deletes if d.commit <= as_of and d.start <= identity[0] < d.end]
+        hidden = max((commit for commit in deletes if commit not in undone), default=0)
+        versions = self.versions.get(identity, ())
+        return [v for v in versions if hidden < v.commit <= as_of and v.commit not in undone]
+
+    def touched(self, commits: Collection[int]) -> tuple[int, int] | None:
+        """The times `[start, end)` in which those commits did anything to the series."""
+        spans = [
+            (identity[0], identity[0] + 1)
+            for identity, versions in self.versions.items()
+            if any(version.commit in commits for version in versions)
+        ]
+        entries: list[Delete | Taken] = [*self.deletes, *self.undone]
+        spans += [(entry.start, entry.end) for entry in entries if entry.commit in commits]
+        return (min(start for start, _ in spans), max(end for _, end in spans)) if spans else None
+
+    def changes(self, identity: Identity, undone: Collection[int]) -> list[int]:
+        """The commits that changed the current row, if those `undone` had never been."""
+        events = [(version.commit, True) for version in self.versions[identity] if not version.lost]
+        events += [(delete.commit, False) for delete in self.deletes if delete.start <= identity[0] < delete.end]
+        found, there = [], False
+        for commit, written in sorted(event for event in events if event[0] not in undone):
+            if written or there:
+                found.append(commit)
+            there = written
+        return found
 
     def current(self, identity: Identity, as_of: int) -> Version | None:
         """The newest version that is not lost."""

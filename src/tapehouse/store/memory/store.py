@@ -8,13 +8,13 @@ import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import accumulate, islice
+from itertools import accumulate, chain, count, islice
 from typing import Any
 
 import pyarrow as pa
 from msgspec import structs
 
-from tapehouse.errors import Conflict
+from tapehouse.errors import Conflict, NotFound
 from tapehouse.model import (
     MAX_TIME_NS,
     MIN_TIME_NS,
@@ -29,24 +29,29 @@ from tapehouse.model import (
     read_schema,
 )
 from tapehouse.store.aggregate import aggregate_by_reading
-from tapehouse.store.base import Aggregation, Capability, Edges, Outcome, Reading, Selection, Series
+from tapehouse.store.base import Aggregation, Batch, Capability, Edges, Outcome, Reading, Selection, Series, Undone
 from tapehouse.store.memory.records import (
     Delete,
     Identity,
     Records,
     Row,
     SeriesKey,
+    Taken,
+    Undos,
     Version,
     Written,
     identity_of,
     judge_key,
     to_rows,
 )
+from tapehouse.store.memory.undoing import dataset_order, effect, summarised
 from tapehouse.store.tables import check_interval, check_selection, conform, conform_together
 
 Judged = dict[SeriesKey, dict[Identity, list[Written]]]
 """What becomes of each written row, by series and key."""
 
+EXAMPLES = 10
+"""Rows that an undo left, by name."""
 _BATCH_ROWS = 65_536
 _log = logging.getLogger(__name__)
 
@@ -54,10 +59,11 @@ _log = logging.getLogger(__name__)
 class MemoryStore:
     """A store that lives as long as its process."""
 
-    capabilities = frozenset(Capability) - {Capability.COMPACTS, Capability.UNDOES}
+    capabilities = frozenset(Capability) - {Capability.COMPACTS}
 
     def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
         self._clock = clock
+        self._undos = Undos()
         self._series: dict[SeriesKey, Records] = {}
         self._commits: list[Commit] = []
         self._instruments: dict[str, Instrument] = {}
@@ -273,6 +279,73 @@ class MemoryStore:
             ]
             return Reading(schema, self.head(), _batches(rows, schema))
 
+    def batches(
+        self, names: Sequence[str] | None = None, *, before: int | None = None, limit: int = 100
+    ) -> list[Batch]:
+        """See `Undoes.batches`."""
+        with self._lock:
+            found = summarised(self._commits, self._undos)
+        wanted = [batch for batch in found if names is None or batch.name in names]
+        return [batch for batch in wanted if before is None or batch.last_commit < before][:limit]
+
+    def undo(self, batch: str) -> Undone:
+        """See `Undoes.undo`."""
+        with self._writing:
+            with self._lock:
+                parts = self._to_undo(batch)
+                taken = {commit.batch for commit in self._commits}
+                names = chain([f"undo-{batch}"], (f"undo-{batch}-{number}" for number in count(2)))
+                name = next(name for name in names if name not in taken)
+                made = [self._undo(dataset, commits, name) for dataset, commits in parts.items()]
+            for _, change, _ in made:
+                self._announce(change)
+        commits = [commit for commit, _, _ in made]
+        return Undone(
+            batch=batch,
+            commits=commits,
+            removed=sum(commit.deleted for commit in commits),
+            restored=sum(commit.inserted + commit.replaced for commit in commits),
+            left=sum(commit.unchanged for commit in commits),
+            examples=[(c.kind, c.interval, *row) for c, _, left in made for row in sorted(left)][:EXAMPLES],
+        )
+
+    def _to_undo(self, batch: str) -> dict[tuple[Kind, Interval | None], frozenset[int]]:
+        """The commits of the batch that count, by data set."""
+        members = sorted((commit for commit in self._commits if commit.batch == batch), key=dataset_order)
+        if not members:
+            raise NotFound(f"there is no batch {batch!r}", batch=batch)
+        hidden = self._undos.hidden(self.head())
+        counting: dict[tuple[Kind, Interval | None], frozenset[int]] = {}
+        for commit in (commit for commit in members if commit.number not in hidden):
+            dataset = commit.kind, commit.interval
+            counting[dataset] = counting.get(dataset, frozenset()) | {commit.number}
+        if not counting:
+            (known,) = self.batches([batch])
+            raise Conflict(
+                f"batch {batch!r} is undone already, by {known.undone_by!r}; undo that to have it back",
+                batch=batch,
+                undone_by=known.undone_by,
+            )
+        return counting
+
+    def _undo(
+        self, dataset: tuple[Kind, Interval | None], commits: frozenset[int], name: str
+    ) -> tuple[Commit, Change | None, list[tuple[str, int, int]]]:
+        """Take back those commits to one data set, as the next commit."""
+        own = {key: records for key, records in self._series.items() if (key.kind, key.interval) == dataset}
+        touched = {key: times for key, records in own.items() if (times := records.touched(commits)) is not None}
+        number = self.head() + 1
+        self._undos.made[number] = commits
+        for key, times in touched.items():
+            own[key].undone.append(Taken(number, *times))
+        found = effect({key: own[key] for key in touched}, self._undos, number)
+        proposed = Commit(
+            number=number, recorded=self._recorded(), kind=dataset[0], interval=dataset[1], batch=name, action="undo",
+            **found.counts,
+        )  # fmt: skip
+        start, end = min(start for start, _ in touched.values()), max(end for _, end in touched.values())
+        return *self._commit(proposed, {key.symbol for key in touched}, start, end), found.left
+
     def close(self) -> None:
         """See `Closes.close`; nothing is held."""
 
@@ -300,7 +373,7 @@ class MemoryStore:
             keys = incoming.setdefault(SeriesKey(kind, interval, row.pop("symbol")), {})
             keys.setdefault(identity_of(kind, row), []).append(Written(place, row, "rejected"))
         for series, keys in incoming.items():
-            records = self._series.get(series) or Records()
+            records = self._series.get(series) or Records(self._undos)
             for identity, candidates in keys.items():
                 keys[identity] = judge_key(records, identity, candidates, on_conflict, prefer, self.head())
                 if on_conflict is OnConflict.ERROR and any(
@@ -338,7 +411,7 @@ class MemoryStore:
         )
         commit, change = self._commit(proposed, {s.symbol for s, _, _ in new}, min(times), max(times) + 1)
         for series, identity, written in new:
-            versions = self._series.setdefault(series, Records()).versions.setdefault(identity, [])
+            versions = self._series.setdefault(series, Records(self._undos)).versions.setdefault(identity, [])
             versions.append(Version(commit.number, written.place, written.verdict == "rejected", written.row))
         return commit, change
 
