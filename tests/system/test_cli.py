@@ -131,8 +131,11 @@ def test_what_cannot_be_loaded(here: Path) -> None:
 
 
 def test_load_can_only_look(here: Path) -> None:
-    (file,) = json.loads(run(here, "load", "days.csv", "--dry-run", "--json"))
-    assert (file["kind"], file["interval"]) == ("bars", "1d")
+    found = json.loads(run(here, "load", "days.csv", "--dry-run", "--json"))
+    (file,) = found["files"]
+    assert (file["file"]["kind"], file["file"]["interval"]) == ("bars", "1d")
+    assert (found["rows"], found["exact"], file["rows"]) == (4, True, 4)
+    assert "1 files to load, 0 that cannot be; 4 rows of 1 symbols" in run(here, "load", "days.csv", "--dry-run")
     assert not (here / "data").exists()
 
 

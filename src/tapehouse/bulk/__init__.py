@@ -2,7 +2,7 @@
 
 from tapehouse.bulk.base import LoadOptions, LoadReport, Progress, RecognisedFile, Writer
 from tapehouse.bulk.load import load
-from tapehouse.bulk.plan import FileSurvey, Survey, describe, plan, survey
+from tapehouse.bulk.plan import FileSurvey, Survey, describe, describe_survey, plan, survey
 from tapehouse.bulk.recognise.known import own_descriptions
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Survey",
     "Writer",
     "describe",
+    "describe_survey",
     "load",
     "own_descriptions",
     "plan",

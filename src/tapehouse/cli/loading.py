@@ -51,7 +51,9 @@ def load(
     max_bad_share: Annotated[float, typer.Option(help="Give a file up when more of its rows are bad.")] = 0.5,
     threads: Annotated[int | None, typer.Option(help="For parsing; default: one per core.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when any row is bad.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what the files are taken for.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what the files are taken for, and what a load would do.")
+    ] = False,
     json: Json = False,
     store: Where = None,
 ) -> None:
@@ -80,9 +82,7 @@ def load(
     )
     files = bulk.plan(paths, options)
     if dry_run:
-        _say_plan(files, None)
-        if json:
-            emit(files)
+        _say_survey(files, options, instruments, as_json=json)
         raise typer.Exit(1 if any(file.problem for file in files) else 0)
     report = _load(paths, files, options, instruments, quarantine, store)
     if json:
@@ -161,6 +161,20 @@ def _quarantine(store: str | None) -> Path:
     where = target(store)
     local = "://" not in where or where.startswith("duckdb://")
     return (folder_of(where) if local else Path()) / "quarantine"
+
+
+def _say_survey(files: list[RecognisedFile], options: LoadOptions, instruments: Path | None, *, as_json: bool) -> None:
+    from tapehouse import bulk
+    from tapehouse.codec import read_instruments
+
+    given = None if instruments is None else read_instruments(instruments)
+    found = bulk.survey(files, options, given or ())
+    if as_json:
+        emit(found)
+        return
+    _say_plan(files, given)
+    for line in bulk.describe_survey(found):
+        typer.echo(line)
 
 
 def _say_plan(files: list[RecognisedFile], instruments: list[Instrument] | None) -> None:

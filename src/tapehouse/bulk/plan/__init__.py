@@ -2,6 +2,6 @@
 
 from tapehouse.bulk.plan.describe import describe
 from tapehouse.bulk.plan.files import plan
-from tapehouse.bulk.plan.survey import FileSurvey, Survey, survey
+from tapehouse.bulk.plan.survey import FileSurvey, Survey, describe_survey, survey
 
-__all__ = ["FileSurvey", "Survey", "describe", "plan", "survey"]
+__all__ = ["FileSurvey", "Survey", "describe", "describe_survey", "plan", "survey"]

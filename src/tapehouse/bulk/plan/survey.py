@@ -21,6 +21,7 @@ from tapehouse.bulk.formats.text import Parsed
 from tapehouse.bulk.validate import Judge
 from tapehouse.errors import InvalidData
 from tapehouse.model import Instrument
+from tapehouse.times import format_time
 
 SAMPLED_FILES = 64
 """Of more files, so many are read at the beginning, evenly spread; the others are taken for like them."""
@@ -28,6 +29,7 @@ SAMPLE_BYTES = 1 << 20
 WRITTEN_ROWS_PER_S = 2_000_000.0
 """About what a store takes from one writer (docs/benchmarks.md); the reading is measured."""
 _EXAMPLES = 3
+_SYMBOLS_NAMED = 5
 _MAX_DECIMALS = 8
 
 Key = tuple[object, ...]
@@ -99,6 +101,37 @@ def survey(files: Sequence[RecognisedFile], options: LoadOptions, instruments: S
         seconds=None if rate is None else rows / rate / threads + rows / WRITTEN_ROWS_PER_S,
         disk_bytes=None if not effort.rows else int(rows * effort.disk_bytes / effort.rows),
     )
+
+
+def describe_survey(found: Survey) -> list[str]:
+    """What is expected of a load, in lines for people: what the samples of files showed, and all in all."""
+    lines = [line for each in found.files if (line := _line(each))]
+    for each in found.files:
+        for rejection in each.rejections:
+            first = f" (line {rejection.examples[0].line:,})" if rejection.examples else ""
+            lines.append(f"{each.file.name}: {rejection.rows:,} rows of the sample are bad: {rejection.reason}{first}")
+    able = sum(each.problem is None for each in found.files)
+    rows = f"{'' if found.exact else 'about '}{found.rows:,} rows of {found.symbols:,} symbols"
+    lines.append(f"{able:,} files to load, {len(found.files) - able:,} that cannot be; {rows}{_span(found)}")
+    if found.seconds is not None and found.disk_bytes is not None and found.rows_per_s is not None:
+        disk = f"{found.disk_bytes / 1e6:,.1f} MB on disk once compacted"
+        lines.append(f"about {found.seconds:,.1f} s ({found.rows_per_s:,.0f} rows/s read by one thread), about {disk}")
+    return lines
+
+
+def _line(each: FileSurvey) -> str:
+    if each.rows is None:
+        return ""
+    symbols = f"{', '.join(each.symbols[:_SYMBOLS_NAMED])}{', ...' if len(each.symbols) > _SYMBOLS_NAMED else ''}"
+    how = "" if each.exact else f" (estimated from {each.sampled_rows:,})" if each.sampled_rows else " (estimated)"
+    seen = "" if each.complete or not each.sampled_rows else " seen so far"
+    return f"{each.file.name}: {each.rows:,} rows{how}, {symbols}{_span(each)}{seen}"
+
+
+def _span(found: FileSurvey | Survey) -> str:
+    if found.start is None or found.end is None:
+        return ""
+    return f", {format_time(found.start)} to {format_time(found.end)}"
 
 
 class _Effort:
