@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 import pyarrow as pa
 
+from tapehouse.bulk.base import Certificate, LoadOptions, LoadReport, RecognisedFile
+from tapehouse.bulk.base import OnProgress as OnLoadProgress
+from tapehouse.bulk.checks.base import Quality
 from tapehouse.client import reads, writes
 from tapehouse.client.arrow import Arriving, Rows
-from tapehouse.client.embedded import AsyncLocal, export, reach
+from tapehouse.client.embedded import AsyncLocal, export, files_below, reach
 from tapehouse.client.frames import FrameName, Page, Shape, shape_of
 from tapehouse.client.http import AsyncShell, Server, Shell
+from tapehouse.client.jobs import following, loading, operations, trust
+from tapehouse.client.jobs.trust import CertificateSummary
 from tapehouse.client.reads import (
     DEFAULT_MEASURES,
     AggregateOptions,
@@ -30,9 +35,10 @@ from tapehouse.client.reads import (
 )
 from tapehouse.client.wire import Operation
 from tapehouse.export.base import Manifest, OnProgress
+from tapehouse.jobs.base import Job
 from tapehouse.model import Commit, Instrument, Kind
 from tapehouse.query.base import Coverage
-from tapehouse.store.base import CompactionReport
+from tapehouse.store.base import Batch, CompactionReport, Undone
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -221,6 +227,70 @@ class AsyncClient:
     async def upload_parts(self, frame: Any, *, rows: int = 1_000_000, **options: Any) -> list[Commit]:
         whole = await self._dated(await asyncio.to_thread(partial(writes.write, frame, **options)))
         return [await self._run(part) for part in writes.parts(whole, rows)]
+
+    async def load(
+        self,
+        what: Any,
+        *,
+        validate: str = "sample",
+        progress: OnLoadProgress | None = None,
+        files: Sequence[RecognisedFile] | None = None,
+        quarantine_dir: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> LoadReport:
+        chosen = loading.options_of(options)
+        if (paths := loading.paths_of(what)) is None:
+            made = await self._dated(await asyncio.to_thread(loading.frame_of, what, chosen))
+            with loading.as_file(made.table, chosen) as (paths, left):
+                return await self._load(paths, left, validate, progress)
+        return await self._load(paths, chosen, validate, progress, files=files, quarantine_dir=quarantine_dir)
+
+    async def _load(
+        self, paths: list[str], options: LoadOptions, validate: str, progress: OnLoadProgress | None, **how: Any
+    ) -> LoadReport:
+        backend = await self._connected()
+        if isinstance(backend, AsyncLocal):
+            return await backend.load(paths, options, validate, progress=progress, **how)
+        here = backend.server.socket is not None
+        plan = partial(loading.job_of, paths, options, validate, here=here, files=files_below)
+        job = await self._run(await asyncio.to_thread(plan))
+        return following.report_of(await following.follow_async(self._run, job, progress))
+
+    async def jobs(self, *, limit: int = 100) -> list[Job]:
+        return await self._run(operations.ListJobs(limit=limit))
+
+    async def job(self, id: str) -> Job:
+        return await self._run(operations.AskJob(id=id))
+
+    async def cancel_job(self, id: str) -> Job:
+        return await self._run(operations.CancelJob(id=id))
+
+    async def batches(
+        self, names: str | Sequence[str] | None = None, *, before: int | None = None, limit: int = 100
+    ) -> list[Batch]:
+        return await self._run(trust.Batches(names=reads.listed(names), before=before, limit=limit))
+
+    async def undo(self, batch: str) -> Undone:
+        return await self._run(trust.Undo(batch=batch))
+
+    async def certificates(self) -> list[CertificateSummary]:
+        return await self._run(trust.Certificates())
+
+    async def certificate(self, batch: str) -> Certificate:
+        return await self._run(trust.CertificateOf(batch=batch))
+
+    async def certify(self, batch: str) -> Certificate:
+        backend = await self._connected()
+        if isinstance(backend, AsyncLocal):
+            return await backend.certify(batch)
+        job = await self._run(trust.Certify(batch=batch))
+        return following.certificate_of(await following.follow_async(self._run, job))
+
+    async def quality(
+        self, symbols: Symbols = None, *, kind: str | None = None, interval: str | None = None
+    ) -> list[Quality]:
+        parsed = None if kind is None else reads.kind_of(kind)
+        return await self._run(trust.Qualities(symbols=reads.listed(symbols), kind=parsed, interval=interval))
 
     async def delete(
         self,

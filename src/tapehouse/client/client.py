@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 import pyarrow as pa
 
+from tapehouse.bulk.base import Certificate, LoadOptions, LoadReport, RecognisedFile
+from tapehouse.bulk.base import OnProgress as OnLoadProgress
+from tapehouse.bulk.checks.base import Quality
 from tapehouse.client import reads, writes
 from tapehouse.client.arrow import Rows
-from tapehouse.client.embedded import Local, export, reach
+from tapehouse.client.embedded import Local, export, files_below, reach
 from tapehouse.client.frames import FrameName, Page, Shape, shape_of
 from tapehouse.client.http import Server, Shell
+from tapehouse.client.jobs import following, loading, operations, trust
+from tapehouse.client.jobs.trust import CertificateSummary
 from tapehouse.client.reads import (
     DEFAULT_MEASURES,
     AggregateOptions,
@@ -28,9 +33,10 @@ from tapehouse.client.reads import (
 )
 from tapehouse.client.wire import Operation
 from tapehouse.export.base import Manifest, OnProgress
+from tapehouse.jobs.base import Job
 from tapehouse.model import Commit, Instrument, Interval, Kind, OnConflict
 from tapehouse.query.base import Coverage
-from tapehouse.store.base import CompactionReport, Store
+from tapehouse.store.base import Batch, CompactionReport, Store, Undone
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -296,6 +302,90 @@ class Client:
         """
         whole = self._dated(writes.write(frame, **options))
         return [self._run(part) for part in writes.parts(whole, rows)]
+
+    def load(
+        self,
+        what: Any,
+        *,
+        validate: str = "sample",
+        progress: OnLoadProgress | None = None,
+        files: Sequence[RecognisedFile] | None = None,
+        quarantine_dir: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> LoadReport:
+        """Load files (paths, folders, patterns) or a frame with everything that `tapehouse load` does.
+
+        Through the folder's owner it is a job there, and other servers are sent the files; this follows the job to its
+        end. `options` are the fields of `tapehouse.bulk.LoadOptions` (`interval`, `symbol`, `timezone`, `on_conflict`,
+        `batch`, `resume` ...); `validate` is `full`, `sample` or `off`. `progress` is told how far it is. `files` (a
+        plan made before) and `quarantine_dir` count where this process has the folder open. Ctrl-C ends it after the
+        write that runs: what is stored stays, and the report says that it was interrupted.
+
+        Raises what stops a load (`StoreFull`, `UnreadableFile` when no file can be read, ...), with its report in
+        `details["report"]`.
+        """
+        chosen = loading.options_of(options)
+        if (paths := loading.paths_of(what)) is None:
+            table = self._dated(loading.frame_of(what, chosen)).table
+            with loading.as_file(table, chosen) as (paths, left):
+                return self._load(paths, left, validate, progress)
+        return self._load(paths, chosen, validate, progress, files=files, quarantine_dir=quarantine_dir)
+
+    def _load(
+        self, paths: list[str], options: LoadOptions, validate: str, progress: OnLoadProgress | None, **how: Any
+    ) -> LoadReport:
+        if isinstance(self._backend, Local):
+            return self._backend.load(paths, options, validate, progress=progress, **how)
+        here = self._backend.server.socket is not None
+        job = self._run(loading.job_of(paths, options, validate, here=here, files=files_below))
+        return following.report_of(following.follow(self._run, job, progress))
+
+    def jobs(self, *, limit: int = 100) -> list[Job]:
+        """What waits, runs, and ran, newest first, without the reports."""
+        return self._run(operations.ListJobs(limit=limit))
+
+    def job(self, id: str) -> Job:
+        """How a job of the server is now, with its report once it has one."""
+        return self._run(operations.AskJob(id=id))
+
+    def cancel_job(self, id: str) -> Job:
+        """Have a job end after its current step, or never begin; what it wrote stays."""
+        return self._run(operations.CancelJob(id=id))
+
+    def batches(
+        self, names: str | Sequence[str] | None = None, *, before: int | None = None, limit: int = 100
+    ) -> list[Batch]:
+        """What loads, uploads and feeds brought: by their last commit (`before` one), newest first."""
+        return self._run(trust.Batches(names=reads.listed(names), before=before, limit=limit))
+
+    def undo(self, batch: str) -> Undone:
+        """Take back what a batch did, as one transaction that is a batch itself; what others did since stays.
+
+        Raises `NotFound` when there is no such batch, `Conflict` when it is undone already.
+        """
+        return self._run(trust.Undo(batch=batch))
+
+    def certificates(self) -> list[CertificateSummary]:
+        """The certificates of loads in short, newest first."""
+        return self._run(trust.Certificates())
+
+    def certificate(self, batch: str) -> Certificate:
+        """What a load read and what the store gave back, with a hash of each series from both."""
+        return self._run(trust.CertificateOf(batch=batch))
+
+    def certify(self, batch: str) -> Certificate:
+        """Compare again what a load read with what the store has; `StoreDamaged` names the symbols that differ."""
+        if isinstance(self._backend, Local):
+            return self._backend.certify(batch)
+        job = self._run(trust.Certify(batch=batch))
+        return following.certificate_of(following.follow(self._run, job))
+
+    def quality(
+        self, symbols: Symbols = None, *, kind: str | None = None, interval: str | None = None
+    ) -> list[Quality]:
+        """What the checks found of each series: a grade from A to F, the counts that made it, and the findings."""
+        parsed = None if kind is None else reads.kind_of(kind)
+        return self._run(trust.Qualities(symbols=reads.listed(symbols), kind=parsed, interval=interval))
 
     def delete(
         self,

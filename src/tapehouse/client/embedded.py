@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -17,8 +17,10 @@ from typing import Any, TypeVar, cast
 import msgspec
 import pyarrow as pa
 
+from tapehouse.bulk.base import Certificate, LoadOptions, LoadReport
 from tapehouse.client.arrow import Arriving
 from tapehouse.client.http import Server, Shell, check_url
+from tapehouse.client.jobs.loading import validate_of
 from tapehouse.client.reads import Commits, Instruments, Read, SeriesList, read_of
 from tapehouse.client.wire import Operation
 from tapehouse.errors import InvalidRequest, NotFound, NotSupported, StoreLocked, TapehouseError
@@ -140,6 +142,21 @@ class Local:
     def run(self, operation: Operation[T]) -> T:
         return operation.locally(self)
 
+    def load(self, paths: Sequence[str], options: LoadOptions, validate: str, **how: Any) -> LoadReport:
+        """Load files; `how` is that of `bulk.checked.load_checked`."""
+        from tapehouse.bulk.checked import load_checked
+        from tapehouse.bulk.checks.base import Checks
+
+        folder: Path = getattr(self.store, "folder", Path())
+        how = {"quarantine_dir": folder / "quarantine"} | {name: each for name, each in how.items() if each is not None}
+        return load_checked(paths, self.store, options, Checks(validate=validate_of(validate)), **how)
+
+    def certify(self, batch: str) -> Certificate:
+        """Compare what a batch's load read with what the store has."""
+        from tapehouse.bulk.certificate import certify
+
+        return certify(self.store, batch)
+
     @contextmanager
     def batches(self, operation: Read) -> Iterator[Arriving[Iterator[pa.RecordBatch]]]:
         """The rows, read as they are taken."""
@@ -210,6 +227,20 @@ class AsyncLocal:
     async def run(self, operation: Operation[T]) -> T:
         return await asyncio.to_thread(self._local.run, operation)
 
+    async def load(self, paths: Sequence[str], options: LoadOptions, validate: str, **how: Any) -> LoadReport:
+        """As `Local.load`; when the task is cancelled, the load stops after the write that runs."""
+        stop = threading.Event()
+        running = asyncio.ensure_future(asyncio.to_thread(self._local.load, paths, options, validate, stop=stop, **how))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            stop.set()
+            await asyncio.wait({running})
+            raise
+
+    async def certify(self, batch: str) -> Certificate:
+        return await asyncio.to_thread(self._local.certify, batch)
+
     @asynccontextmanager
     async def batches(self, operation: Read) -> AsyncIterator[Arriving[AsyncGenerator[pa.RecordBatch, None]]]:
         """The rows, read as they are taken."""
@@ -231,6 +262,20 @@ class AsyncLocal:
 async def _in_thread(batches: Iterator[pa.RecordBatch]) -> AsyncGenerator[pa.RecordBatch, None]:
     while (batch := await asyncio.to_thread(next, batches, None)) is not None:
         yield batch
+
+
+def files_below(paths: Sequence[str]) -> list[tuple[str, Path]]:
+    """The files that are meant by paths, as a load would find them, and the names under which to send them: below
+    the folder that was named, if one was."""
+    from tapehouse.bulk.plan.paths import find
+
+    found: dict[Path, str] = {}
+    for path in paths:
+        folder = Path(path)
+        for file in find([path]).files:
+            name = file.relative_to(folder.parent).as_posix() if folder.is_dir() else file.name
+            found.setdefault(file, name)
+    return [(name, file) for file, name in found.items()]
 
 
 def _open(url: str) -> _Opened:

@@ -16,6 +16,7 @@ import msgspec
 import pyarrow as pa
 
 from tapehouse.client.arrow import Arriving, RowsReceiver
+from tapehouse.client.jobs.sending import form_of
 from tapehouse.client.wire import Operation, Outgoing, error_from, seconds_before_retry
 from tapehouse.errors import InvalidRequest, LimitExceeded, ServerUnreachable, TapehouseError, Unavailable
 
@@ -91,6 +92,7 @@ def _arguments(request: Outgoing) -> dict[str, Any]:
         "params": request.params,
         "headers": request.headers,
         "content": request.content,
+        **form_of(request.files, request.fields),
     }
 
 

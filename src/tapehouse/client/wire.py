@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -42,6 +43,10 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     accept: str = "application/json"
     content: bytes | None = None
     content_type: str | None = None
+    files: tuple[tuple[str, Path], ...] = ()
+    """Sent as the parts `file` of a form, each with its name, and read while they are sent."""
+    fields: dict[str, str] = {}
+    """The other parts of that form; they go first."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -149,6 +154,11 @@ def error_from(status: int, headers: Mapping[str, str], body: bytes, origin: str
 
 
 _PROBLEM_MEMBERS = frozenset({"type", "title", "status", "detail", "code", "instance", "message"})
+
+
+def error_named(code: str, message: str, **details: Any) -> TapehouseError:
+    """The error of that code."""
+    return _CLASSES.get(code, TapehouseError)(message, **details)
 
 
 def _problem(body: bytes) -> dict[str, Any] | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,13 @@ import pytest
 from tapehouse import AsyncClient, Client
 from tapehouse.api.app import create_app
 from tapehouse.api.keys import Keys
+from tapehouse.bulk.base import LoadOptions, LoadReport
+from tapehouse.bulk.certificate import certify
+from tapehouse.bulk.checked import load_checked
+from tapehouse.bulk.checks.base import Checks, Validate
+from tapehouse.jobs.loads import LoadJobs
+from tapehouse.jobs.runner import Runner
+from tapehouse.jobs.spool import Spool
 from tapehouse.query.base import Limits
 from tapehouse.query.history import StoredHistory
 from tapehouse.server import Door, start_in_thread
@@ -110,16 +119,30 @@ class Served:
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         limits = Limits(symbols=settings.max_symbols, page_rows=settings.max_page_rows, buckets=settings.max_buckets)
-        self._api = create_app(StoredHistory(store, limits), store, settings, keys)
+        self._spool = tempfile.TemporaryDirectory()
+        self._runner = Runner(store)
+        loads = LoadJobs(self._runner, self._load, partial(certify, store), self._spool_of(settings))
+        self._api = create_app(StoredHistory(store, limits), store, settings, keys, loads=loads)
         self._door = Door(self._api.over_tcp, settings, self._listener)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._door.run_until_closed()))
         self._thread.start()
 
+    def _spool_of(self, settings: Settings) -> Spool:
+        folder = Path(self._spool.name) / "spool"
+        return Spool(folder, upload_bytes=settings.max_upload_bytes, total_bytes=settings.max_spool_bytes)
+
+    def _load(self, paths: Sequence[str], options: LoadOptions, *, validate: Validate, **how: Any) -> LoadReport:
+        folder = Path(self._spool.name) / "quarantine"
+        return load_checked(paths, self.store, options, Checks(validate=validate), quarantine_dir=folder, **how)
+
     def close(self) -> None:
+        self._runner.stop()
         self._door.close()
         self._thread.join()
         self._api.close()
+        self._runner.close()
         self._listener.close()
+        self._spool.cleanup()
 
 
 Serve = Callable[..., Served]
