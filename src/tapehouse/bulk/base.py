@@ -66,7 +66,9 @@ class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     throughout the sample. Fields that it does not name are found by their spelling. `zeros` are 0 in every row. Prices
     that are written as whole numbers are multiples of 10**-`decimals`. `values` gives for a text field what stands for
     what, whatever the case. `timezone` is that of times without an offset; `midnight` the zone whose midnights stand
-    for the dates of daily bars when these are written as instants. `note` is said to the user.
+    for the dates of daily bars when these are written as instants. An `exact` file is an export of ours: the interval
+    is what its name says, times are taken as they are, and text in quotes is never a missing value. `note` is said to
+    the user.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     interval: Interval | None = None
     decimals: int = 0
     values: dict[str, dict[str, str]] = {}
+    exact: bool = False
     note: str | None = None
 
 
@@ -196,7 +199,8 @@ class Format(StrEnum):
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """How a text file is laid out.
 
-    `width` is its number of columns, `skip` the lines before the first row; with `returns`, lines end with CR alone.
+    `width` is its number of columns, `skip` the lines before the first row; with `returns`, lines end with CR alone;
+    with `exact`, text in quotes is never a missing value.
     """
 
     delimiter: str = ","
@@ -206,6 +210,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     width: int
     skip: int = 0
     returns: bool = False
+    exact: bool = False
 
 
 class TimeStyle(StrEnum):

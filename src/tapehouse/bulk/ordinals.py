@@ -45,8 +45,8 @@ class Ordinals:
         """Rows for which an equal one may have been too far back to be remembered."""
 
     def add(self, table: pa.Table) -> pa.Table:
-        """The table with the column `ordinal`, unless every row has an id."""
-        if self._kind not in VALUES or table.num_rows == 0:
+        """The table with the column `ordinal`, unless it has one or every row has an id."""
+        if self._kind not in VALUES or table.num_rows == 0 or "ordinal" in table.column_names:
             return table
         ordinals = np.zeros(table.num_rows, np.int32)
         rows = np.arange(table.num_rows)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from tapehouse.bulk.base import RecognisedFile
 from tapehouse.bulk.checks.base import Severity
-from tapehouse.bulk.formats.convert import nanoseconds
+from tapehouse.bulk.formats.convert import NUMBER_TYPES, nanoseconds
 from tapehouse.bulk.formats.zones import Zone
 from tapehouse.errors import InvalidSymbol
 from tapehouse.model import (
@@ -34,9 +34,13 @@ from tapehouse.model import (
 )
 
 TIME_FIELDS = ("timestamp", "date", "time")
+NAME_FIELDS = frozenset({"symbol", "source"})
+"""Fields of few distinct texts, which come dictionary-encoded."""
 _PRICES = {Kind.BARS: ("low",), Kind.TRADES: ("price",), Kind.QUOTES: ("bid", "ask")}
-_NOT_NEGATIVE = {"volume", "trades", "size", "bid_size", "ask_size"}
+_NOT_NEGATIVE = {"volume", "trades", "size", "bid_size", "ask_size", "ordinal"}
 _EXACT_INTEGER = float(2**53)
+_LARGEST_INT32 = float(2**31 - 1)
+_LONGEST_SOURCE = 256
 
 
 class Invariant(msgspec.Struct, frozen=True):
@@ -50,6 +54,7 @@ _TAKEN, _REFUSED = Severity.WARNING, Severity.ERROR
 INVARIANTS = {
     "missing": Invariant(_REFUSED, "{} is missing"),
     "symbol": Invariant(_REFUSED, "symbol is not one that can be"),
+    "source": Invariant(_REFUSED, "source is longer than 256 characters or has control characters"),
     "range": Invariant(_REFUSED, "timestamp is not a time that int64 nanoseconds hold"),
     "date": Invariant(_REFUSED, "timestamp has a time of day, and a date was expected"),
     "skipped": Invariant(_REFUSED, "timestamp never was: the clocks of {} skipped it"),
@@ -140,6 +145,10 @@ class Judge:
                 taken[field.name] = _stored(numbers[field.name], field)
             elif field.type == pa.string() and field.name in columns:
                 taken[field.name] = columns[field.name]
+        if "source" in columns:
+            taken["source"] = self._sources(columns["source"], verdict)
+        if "ordinal" in columns:
+            verdict.breaks(_unnumbered(columns), "missing", "ordinal")
         table = pa.table(taken)
         return table if verdict.good is None else table.filter(pa.array(verdict.good))
 
@@ -159,6 +168,19 @@ class Judge:
             verdict.breaks(rows < 0, "symbol")
             rows = np.maximum(rows, 0)
         return pa.DictionaryArray.from_arrays(pa.array(rows), pa.array(known or [""], pa.string()))
+
+    def _sources(self, column: pa.Array, verdict: Verdict) -> pa.Array:
+        """The sources of rows, the file's where there is none."""
+        names = column.dictionary.to_pylist()
+        impossible = [place for place, name in enumerate(names) if not _can_be_source(name)]
+        if impossible:
+            verdict.breaks(np.isin(column.indices.fill_null(-1).to_numpy(), impossible), "source")
+        names = [self._file.source if place in impossible else name for place, name in enumerate(names)]
+        indices = column.indices.fill_null(len(names)) if column.null_count else column.indices
+        names += [self._file.source] if column.null_count else []
+        distinct = list(dict.fromkeys(names))
+        codes = np.array([distinct.index(name) for name in names], np.int32)
+        return pa.DictionaryArray.from_arrays(pa.array(codes[indices.to_numpy()]), pa.array(distinct, pa.string()))
 
     def _timestamps(self, columns: dict[str, pa.Array], symbols: pa.Array, verdict: Verdict) -> np.ndarray:
         parts = [columns[field] for field in TIME_FIELDS if field in columns]
@@ -221,7 +243,7 @@ class Judge:
             verdict.breaks(off, "aligned", f"midnight in {zone.name}", interval)
 
     def _number_fields(self, columns: dict[str, pa.Array]) -> list[pa.Field]:
-        numeric = [field for field in SCHEMAS[self._kind] if field.type in (pa.float64(), pa.int64())]
+        numeric = [field for field in SCHEMAS[self._kind] if field.type in NUMBER_TYPES]
         return [field for field in numeric if field.name in columns or field.name in self._file.zeros]
 
     def _number(self, field: pa.Field, columns: dict[str, pa.Array], verdict: Verdict) -> np.ndarray:
@@ -242,7 +264,8 @@ class Judge:
         if field.name in _NOT_NEGATIVE and not low >= 0:
             verdict.breaks(values < 0, "negative", field.name)
         if pa.types.is_integer(field.type):
-            broken = (values != np.floor(values)) | (np.abs(values) > _EXACT_INTEGER)
+            most = _EXACT_INTEGER if field.type == pa.int64() else _LARGEST_INT32
+            broken = (values != np.floor(values)) | (np.abs(values) > most)
             verdict.breaks(broken & ~np.isnan(values), "whole", field.name)
         return values
 
@@ -271,6 +294,18 @@ def _known_symbols(names: Sequence[str | None]) -> tuple[np.ndarray, list[str]]:
         except InvalidSymbol:
             codes[number] = -1
     return codes, list(places)
+
+
+def _can_be_source(name: str | None) -> bool:
+    return name is not None and 0 < len(name) <= _LONGEST_SOURCE and name.isprintable()
+
+
+def _unnumbered(columns: dict[str, pa.Array]) -> np.ndarray:
+    """The rows that have neither an id nor an ordinal, in a file that gives ordinals."""
+    rows: np.ndarray = columns["ordinal"].is_null().to_numpy(zero_copy_only=False)
+    if "id" in columns:
+        rows = rows & columns["id"].is_null().to_numpy(zero_copy_only=False)
+    return rows
 
 
 def _alignment(interval: Interval) -> tuple[int, str]:

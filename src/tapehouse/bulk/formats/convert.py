@@ -16,6 +16,8 @@ from tapehouse.bulk.formats.zones import Zone
 from tapehouse.model import DAY_NS, MAX_TIME_NS, MIN_TIME_NS, SECOND_NS
 
 UNIT_NS = {"s": SECOND_NS, "ms": 1_000_000, "us": 1_000, "ns": 1}
+NUMBER_TYPES = (pa.float64(), pa.int64(), pa.int32())
+"""The types of fields that are numbers."""
 NULLS = ["", "null", "NULL", "Null", "NA", "N/A", "n/a", "#N/A", "None", "none", "-", "\\N"]
 """What stands for a value that is missing; `NaN` is a number that is none, and says so."""
 

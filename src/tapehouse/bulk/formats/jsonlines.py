@@ -13,7 +13,7 @@ from tapehouse.bulk.base import RecognisedFile
 from tapehouse.bulk.formats.convert import NULLS, in_one_unit, renamed
 from tapehouse.bulk.formats.split import Block, lines_of
 from tapehouse.bulk.formats.text import Parsed, TextParser, nothing, parsed
-from tapehouse.bulk.validate import TIME_FIELDS, Judge, Verdict
+from tapehouse.bulk.validate import NAME_FIELDS, TIME_FIELDS, Judge, Verdict
 from tapehouse.model import SCHEMAS
 
 NO_OBJECT = "the line is no JSON object"
@@ -29,7 +29,8 @@ class JsonParser:
         self._text = TextParser(file, judge)
         names = {field.name for field in SCHEMAS[file.kind]}
         self._columns = {name: field for field, name in file.columns.items() if field in names or field in TIME_FIELDS}
-        types = {field: self._text.type_of(field) for field in self._columns.values()} | {"symbol": pa.string()}
+        types = {field: self._text.type_of(field) for field in self._columns.values()}
+        types |= dict.fromkeys(NAME_FIELDS.intersection(types), pa.string())
         self._schema = pa.schema([(name, types[field]) for name, field in self._columns.items()])
 
     def __call__(self, block: Block) -> Parsed:
@@ -60,7 +61,7 @@ class JsonParser:
     def _settled(self, field: str, column: pa.Array, verdict: Verdict) -> pa.Array:
         if isinstance(column, pa.ChunkedArray):
             column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
-        if field == "symbol":
+        if field in NAME_FIELDS:
             return column.dictionary_encode() if not pa.types.is_dictionary(column.type) else column
         if field in TIME_FIELDS:
             return in_one_unit(column, self._times, verdict)

@@ -15,6 +15,7 @@ from pyarrow import csv as arrow_csv
 from tapehouse.bulk.base import PRICES, BadRow, RecognisedFile, Times, TimeStyle
 from tapehouse.bulk.formats.convert import (
     NULLS,
+    NUMBER_TYPES,
     cast_or_null,
     fixed_point,
     floats_of,
@@ -23,7 +24,7 @@ from tapehouse.bulk.formats.convert import (
     time_type,
 )
 from tapehouse.bulk.formats.split import MAX_ROW_BYTES, NEWLINE, QUOTE, Block, Rows, fields_of, lines_of, rows_of
-from tapehouse.bulk.validate import TIME_FIELDS, Judge, Verdict
+from tapehouse.bulk.validate import NAME_FIELDS, TIME_FIELDS, Judge, Verdict
 from tapehouse.model import NAME, SCHEMAS
 
 CUT = "the file is cut off in this row"
@@ -65,7 +66,7 @@ class TextParser:
         self._file, self._dialect, self._times, self._judge = file, file.dialect, file.times, judge
         names = {field.name for field in SCHEMAS[file.kind]}
         self._fields = {field: place for field, place in file.places.items() if field in names or field in TIME_FIELDS}
-        self._numbers = {field.name for field in SCHEMAS[file.kind] if field.type in (pa.float64(), pa.int64())}
+        self._numbers = {field.name for field in SCHEMAS[file.kind] if field.type in NUMBER_TYPES}
         self._fixed = PRICES.intersection(self._fields) if file.decimals else frozenset[str]()
         self._time_type = time_type(file.times)
         self._wrong_width = f"the number of fields is not {self._dialect.width}"
@@ -95,7 +96,7 @@ class TextParser:
 
     def type_of(self, field: str) -> pa.DataType:
         """As what Arrow parses a field."""
-        if field == "symbol":
+        if field in NAME_FIELDS:
             return NAME
         if field == "timestamp" or (field in TIME_FIELDS and self._one_time):
             return self._time_type
@@ -122,6 +123,7 @@ class TextParser:
                 include_columns=list(types),
                 null_values=NULLS,
                 strings_can_be_null=True,
+                quoted_strings_can_be_null=not self._dialect.exact,
                 decimal_point=self._dialect.decimal,
             ),
         )
@@ -205,7 +207,7 @@ class TextParser:
 
     def read_texts(self, field: str, texts: pa.Array, verdict: Verdict) -> pa.Array:
         """A column of texts without spaces around them, null where a value is missing, as the judge takes it."""
-        if field == "symbol":
+        if field in NAME_FIELDS:
             return texts.dictionary_encode()
         if field in self._fixed:
             values = cast_or_null(texts, pa.int64())

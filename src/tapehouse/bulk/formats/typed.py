@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from tapehouse.bulk.base import PRICES, BadRow, RecognisedFile, TimeStyle
 from tapehouse.bulk.formats.columnar import opened
 from tapehouse.bulk.formats.convert import (
+    NUMBER_TYPES,
     UNIT_NS,
     cast_or_null,
     exact_floats,
@@ -26,7 +27,7 @@ from tapehouse.bulk.formats.convert import (
 )
 from tapehouse.bulk.formats.text import Parsed
 from tapehouse.bulk.formats.zones import Zone
-from tapehouse.bulk.validate import TIME_FIELDS, Judge, Verdict
+from tapehouse.bulk.validate import NAME_FIELDS, TIME_FIELDS, Judge, Verdict
 from tapehouse.errors import UnrecognisedFile
 from tapehouse.model import SCHEMAS
 
@@ -89,7 +90,7 @@ def _expected(field: str, file: RecognisedFile) -> str:
 def _numbers(file: RecognisedFile) -> set[str]:
     if file.kind is None:
         return set()
-    return {field.name for field in SCHEMAS[file.kind] if field.type in (pa.float64(), pa.int64())}
+    return {field.name for field in SCHEMAS[file.kind] if field.type in NUMBER_TYPES}
 
 
 class TypedParser:
@@ -116,7 +117,7 @@ class TypedParser:
         )
 
     def _convert(self, field: str, column: pa.Array, verdict: Verdict) -> pa.Array:
-        if field == "symbol":
+        if field in NAME_FIELDS:
             return names_of(column)
         column = plain(column)
         if field in PRICES and self._file.decimals and pa.types.is_integer(column.type):

@@ -72,7 +72,9 @@ def recognise_text(file: RecognisedFile, layout: Layout, options: LoadOptions) -
 def with_layout(file: RecognisedFile, seen: Seen, reading: Reading, symbols: Sequence[str] | None) -> RecognisedFile:
     """The file with that layout, and with what its own name and rows tell; `symbols` are those of the sample's rows."""
     file = recognise_columns(file, seen.names, seen.columns, seen.known, seen.options)
-    changes: dict[str, Any] = {"dialect": seen.dialect, "decimals": seen.decimals}
+    exact = seen.known is not None and seen.known.description.exact
+    dialect = msgspec.structs.replace(seen.dialect, exact=exact)
+    changes: dict[str, Any] = {"dialect": dialect, "decimals": seen.decimals}
     if seen.known is not None and seen.known.description.note:
         changes["notes"] = (*file.notes, seen.known.description.note)
     of_rows = None if symbols is None else [symbols[row] for row in reading.good]
@@ -121,6 +123,8 @@ def recognise_columns(
     if "symbol" not in places or options.symbol is not None or options.symbol_from is not None:
         symbol, why = _symbol(file, known, options)
         places = {field: place for field, place in places.items() if field != "symbol"}
+    if options.source is not None:
+        places = {field: place for field, place in places.items() if field != "source"}
     unnamed = "timestamp" in places and plain(names[places["timestamp"]]) in UNNAMED
     return msgspec.structs.replace(
         file,
@@ -157,7 +161,9 @@ def recognise_times(
     if file.kind is Kind.BARS:
         step = _step(file, reading, symbols, known, options)
         changes |= {"interval": step.interval, "interval_from": step.why}
-        if step.interval.by_calendar and (dates := _as_dates(times, reading, known)):
+        if known is not None and known.description.exact:
+            pass
+        elif step.interval.by_calendar and (dates := _as_dates(times, reading, known)):
             changes["times"] = _with_zone(dates, options)
         elif reading.times.dates and not step.interval.by_calendar:
             raise UnrecognisedFile(f"bars of {step.interval} need a time of day, and the times are dates")
@@ -173,6 +179,8 @@ def _step(
 ) -> Step:
     if options.interval is not None:
         return Step(options.interval, "--interval")
+    if known is not None and known.description.exact and known.interval is not None:
+        return Step(known.interval, "the file's name")
     named = (known.interval if known else None) or named_interval(stem_of(file.member or file.path))
     return interval_of(symbols if file.symbol is None else None, reading.values, named)
 

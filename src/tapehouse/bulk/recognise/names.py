@@ -33,6 +33,8 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
     "exchange": ("exchange", "venue", "x", "exch", "ex"),
     "conditions": ("conditions", "condition", "cond", "salecondition", "flags"),
     "id": ("id", "tradeid", "tid", "aggid", "aggtradeid", "i"),
+    "ordinal": ("ordinal",),
+    "source": ("source",),
     "bid": ("bid", "bidprice", "bp", "b", "bidpx", "bestbid", "bidprice1"),
     "bid_size": ("bidsize", "bs", "bidqty", "bidvolume", "bidamount", "bestbidsize", "bidquantity", "bidsz"),
     "ask": ("ask", "askprice", "ap", "a", "offer", "offerprice", "askpx", "bestask", "askprice1"),
@@ -98,8 +100,8 @@ def match(names: Sequence[str], mapping: Mapping[str, str], kind: Kind | None = 
 
 
 def fields_of(kind: Kind) -> tuple[str, ...]:
-    """The fields that a file can give: all of the model but the source and the loader's own count."""
-    return tuple(name for name in SCHEMAS[kind].names if name not in ("source", "ordinal"))
+    """The fields that a file can give: all of the model."""
+    return tuple(SCHEMAS[kind].names)
 
 
 def _required(kind: Kind) -> list[str]:

@@ -103,6 +103,8 @@ def series_of(file: FileLoad) -> tuple[Kind, Interval | None]:
 
 
 def with_source(table: pa.Table, source: str) -> pa.Table:
-    """The table with a column that says where its rows are from."""
+    """The table with a column that says where its rows are from, its own if it has one."""
+    if "source" in table.column_names:
+        return table
     codes = pa.nulls(table.num_rows, pa.int32()).fill_null(0)
     return table.append_column(pa.field("source", NAME), pa.DictionaryArray.from_arrays(codes, pa.array([source])))

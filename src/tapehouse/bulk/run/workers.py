@@ -52,7 +52,8 @@ def run(task: Task) -> Done:
     parsed = task.parse(task.block)
     if task.source is None or parsed.table.num_rows == 0:
         return Done(parsed, {})
-    return Done(parsed, sums_of(task.kind, parsed.table, task.source))
+    own = "source" in parsed.table.column_names
+    return Done(parsed, sums_of(task.kind, parsed.table, None if own else task.source))
 
 
 class Workers:
