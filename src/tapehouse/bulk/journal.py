@@ -74,8 +74,9 @@ class FileProgress(msgspec.Struct, kw_only=True):
 
 
 def identity(file: RecognisedFile) -> str:
-    """Names the content of a file and what it is taken for, wherever it is."""
-    taken_for = msgspec.structs.replace(file, path="", notes=(), problem=None)
+    """Names the content of a file and what it is taken for, wherever it is and by however many rows that was seen."""
+    times = file.times and msgspec.structs.replace(file.times, seen="")
+    taken_for = msgspec.structs.replace(file, path="", notes=(), problem=None, interval_from=None, times=times)
     said = hashlib.blake2b(msgspec.json.encode(taken_for), digest_size=16)
     if getattr(file, "fingerprint", None) is None:
         said.update(_edges(Path(file.path)))

@@ -11,7 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tapehouse.bulk.base import Times, TimeStyle
-from tapehouse.bulk.formats.convert import cast_or_null, exact_floats, float_times, floats_of, nanoseconds, time_type
+from tapehouse.bulk.formats.convert import (
+    UNIT_NS,
+    band,
+    cast_or_null,
+    exact_floats,
+    fixed_point,
+    float_times,
+    floats_of,
+    in_one_unit,
+    nanoseconds,
+    renamed,
+    time_type,
+)
+from tapehouse.bulk.validate import Verdict
 from tapehouse.model import MAX_TIME_NS, MIN_TIME_NS
 
 EPOCH = {unit: Times(style=TimeStyle.EPOCH, unit=unit) for unit in ("s", "ms", "us", "ns")}
@@ -131,3 +144,47 @@ def test_dates_with_an_offset_keep_the_date_as_written() -> None:
     values, none = nanoseconds([pa.array(texts)], times)
     assert list(values[:2]) == [1_704_153_600_000_000_000, 1_719_878_400_000_000_000]
     assert list(none) == [False, False, True, True]
+
+
+@given(st.lists(st.integers(-(2**63) + 1, 2**63 - 2), min_size=1, max_size=20), st.integers(1, 18))
+def test_prices_in_fixed_point_are_the_nearest_floats(values: list[int], decimals: int) -> None:
+    found = fixed_point(pa.array([*values, None], pa.int64()), decimals).to_pylist()
+    assert found == [*(float(Decimal(value).scaleb(-decimals)) for value in values), None]
+
+
+def test_the_largest_number_is_no_price() -> None:
+    assert math.isnan(fixed_point(pa.array([2**63 - 1]), 9)[0].as_py())
+
+
+_INSTANTS = st.integers(10**17, 9 * 10**18)
+
+
+@given(st.lists(st.tuples(_INSTANTS, st.sampled_from(list(UNIT_NS))), min_size=1, max_size=20))
+def test_epochs_of_any_mixture_of_units_are_what_they_were(written: list[tuple[int, str]]) -> None:
+    times = Times(style=TimeStyle.EPOCH, unit="ms", guessed=True)
+    column = pa.array([instant // UNIT_NS[unit] for instant, unit in written], pa.int64())
+    verdict = Verdict(len(written))
+    values, none = nanoseconds([in_one_unit(column, times, verdict)], times)
+    assert list(values) == [instant // UNIT_NS[unit] * UNIT_NS[unit] for instant, unit in written]
+    assert not none.any()
+    assert sum(verdict.remarks.values()) == sum(unit != "ms" for _, unit in written)
+
+
+@given(st.integers(-(2**63) + 1, 2**63 - 1))
+def test_an_epoch_is_of_one_unit_at_most_and_else_is_rejected(value: int) -> None:
+    units = [unit for unit in UNIT_NS if band(unit)[0] <= value < band(unit)[1]]
+    assert len(units) <= 1
+    verdict = Verdict(1)
+    in_one_unit(pa.array([value]), Times(style=TimeStyle.EPOCH, unit="s", guessed=True), verdict)
+    assert len(verdict.bad) == 1 - len(units)
+
+
+def test_a_unit_that_was_said_is_not_doubted() -> None:
+    column = pa.array([1_704_205_800, 1_704_205_800_000])
+    assert in_one_unit(column, Times(style=TimeStyle.EPOCH, unit="s"), Verdict(2)) is column
+
+
+def test_texts_that_stand_for_something() -> None:
+    side = {"true": "sell", "false": "buy", "n": ""}
+    found = renamed(pa.array(["True", "FALSE", "N", "x", None]), side)
+    assert found.to_pylist() == ["sell", "buy", None, "x", None]

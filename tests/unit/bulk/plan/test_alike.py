@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from tapehouse import bulk
+from tapehouse.bulk.journal import identity
 from tapehouse.bulk.plan import files as plan_files
 from tapehouse.bulk.plan.alike import Layouts
 
@@ -111,6 +112,7 @@ def test_a_plan_of_many_is_the_plan_of_each(case: str, tmp_path: Path, monkeypat
     assert len(recalled) == expected
     alone = [bulk.plan([file.path], options)[0] for file in together]
     assert [_but_the_share(file) for file in together] == [_but_the_share(file) for file in alone]
+    assert [identity(file) for file in together] == [identity(file) for file in alone]
 
 
 def _count_recalls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
