@@ -250,7 +250,7 @@ class _Stream:
         if few.any():
             stray, new = _split(new, few)
             stray = _ordered(stray)
-            piece = _piece(self._kind, self._interval, stray, np.zeros(len(stray[0]), bool), True)
+            piece = self._whole(stray)
             self._ledger.add("out-of-order", piece, np.arange(len(piece)), lambda i: ("a row of this time", "earlier"))
         return new, kept
 
@@ -260,17 +260,18 @@ class _Stream:
         judged = self._memory.of("judged", MIN_TIME_NS, np.int64)
         starts = _starts(series)
         context = judged[series[starts]] == times[starts]
-        piece = _piece(self._kind, self._interval, stretch, np.repeat(context, _lengths(starts, series)), final)
+        piece = _piece(self._kind, self._interval, stretch, context, final)
         if self._sample is not None and self._sample.partial and self._span is not None:
             piece.linked[1:] &= np.abs(np.diff(times // self._span)) <= 1
         if piece.fresh.any():
             for check in self._checks:
                 check(piece, self._memory, self._ledger)
-            np.maximum.at(judged, series[piece.fresh], times[piece.fresh])
+        last = piece.last_fresh
+        some = piece.fresh[last]
+        judged[series[last[some]]] = times[last[some]]
         if not final:
-            last = np.maximum.reduceat(np.where(piece.fresh, np.arange(len(series)), -1), starts)
-            last = np.where(last < 0, starts, last)
-            ahead = np.arange(len(series)) >= np.repeat(last, _lengths(starts, series))
+            counts = starts + _lengths(starts, series) - last
+            ahead = np.arange(counts.sum()) + np.repeat(last - np.cumsum(counts) + counts, counts)
             self._kept = _ordered(_joined([self._kept, _take(stretch, ahead)]))
 
     def _without_repeats(self, stretch: Stretch) -> Stretch:
@@ -284,7 +285,7 @@ class _Stream:
         equal = same.copy()
         for name in COLUMNS[self._kind]:
             equal &= columns[name][1:] == columns[name][:-1]
-        piece = _piece(self._kind, self._interval, stretch, np.zeros(len(series), bool), True)
+        piece = self._whole(stretch)
         one, other = np.flatnonzero(equal) + 1, np.flatnonzero(same & ~equal) + 1
         self._ledger.add("repeated-row", piece, one, lambda i: ("the same bar again", "one"))
 
@@ -293,6 +294,10 @@ class _Stream:
 
         self._ledger.add("conflicting-rows", piece, other, differs)
         return _split(stretch, ~np.concatenate([same, [False]]))[0]
+
+    def _whole(self, stretch: Stretch) -> Piece:
+        """A piece by itself."""
+        return _piece(self._kind, self._interval, stretch, np.zeros(len(_starts(stretch[0])), bool), True)
 
     def finish(self, batch: str | None, commit: int) -> list[Look]:
         """Judge the rest, and say what was seen of each series."""
@@ -406,12 +411,14 @@ def _lengths(starts: np.ndarray, series: np.ndarray) -> np.ndarray:
 
 
 def _piece(kind: Kind, interval: Interval | None, stretch: Stretch, context: np.ndarray, final: bool) -> Piece:
-    """`context`, a value a row: whether the first row of its series was judged before."""
+    """`context`, a value a series: whether its first row was judged before."""
     series, times, columns = stretch
     starts = _starts(series)
     lengths = _lengths(starts, series)
-    place = np.arange(len(series)) - np.repeat(starts, lengths)
-    fresh = (place > 0) | ~context
+    linked, fresh = np.ones(len(series), bool), np.ones(len(series), bool)
+    linked[starts] = False
+    fresh[starts[context]] = False
     if not final:
-        fresh &= place < np.repeat(lengths, lengths) - LOOK_AHEAD
-    return Piece(kind, interval, series, times, columns, place > 0, fresh, final)
+        for back in range(1, LOOK_AHEAD + 1):
+            fresh[starts + np.maximum(lengths - back, 0)] = False
+    return Piece(kind, interval, series, times, columns, linked, fresh, final)

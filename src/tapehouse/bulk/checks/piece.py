@@ -143,14 +143,22 @@ class Piece:
         return np.diff(np.append(self.firsts, len(self)))
 
     @cached_property
+    def last_fresh(self) -> np.ndarray:
+        """The last fresh row of each series; its first row where none is fresh. Shape (series,)."""
+        ends = np.cumsum(self.fresh)[self.firsts + self.sizes - 1]
+        places = np.flatnonzero(self.fresh)
+        last = places[np.maximum(ends - 1, 0)] if len(places) else self.firsts
+        return np.asarray(np.maximum(last, self.firsts))
+
+    @cached_property
     def pairs(self) -> np.ndarray:
         """Fresh rows that follow one directly: what a change can be judged at."""
         return np.asarray(self.linked & self.fresh)
 
     @cached_property
     def elapsed(self) -> np.ndarray:
-        """Nanoseconds since the row above, float64; 0 for the first row of all."""
-        return np.diff(self.times, prepend=self.times[:1]).astype(np.float64)
+        """Nanoseconds since the row above, int64; 0 for the first row of all."""
+        return np.diff(self.times, prepend=self.times[:1])
 
     @cached_property
     def price(self) -> np.ndarray:
@@ -194,6 +202,29 @@ class Blocks:
         nth = np.arange(last[-1] + 1) - np.repeat(first, counts)
         starts = np.repeat(firsts, counts) + nth * np.repeat(sizes, counts) // np.repeat(counts, counts)
         return cls(starts, np.diff(np.append(starts, firsts[-1] + sizes[-1])), first, last)
+
+    def usual(self, sizes: np.ndarray) -> np.ndarray:
+        """The mean of each block, a value a row, to see what stands out; 0 in blocks too short for one value not to
+        make the mean."""
+        with np.errstate(over="ignore"):
+            means = self.sum(sizes) / self.lengths
+        return self.spread(np.where(self.lengths < BLOCK_ROWS // 2, 0, means))
+
+    def holding(self, rows: np.ndarray) -> np.ndarray:
+        """The block of each of the rows."""
+        return np.searchsorted(self.starts, rows, side="right") - 1
+
+    def some(self, which: np.ndarray) -> tuple[Blocks, np.ndarray]:
+        """Some of the blocks, as if there were no others, and their rows."""
+        lengths = self.lengths[which]
+        starts = np.cumsum(lengths) - lengths
+        rows = np.arange(lengths.sum()) + np.repeat(self.starts[which] - starts, lengths)
+        return Blocks(starts, lengths, which[:0], which[:0]), rows
+
+    def beside(self, which: np.ndarray) -> np.ndarray:
+        """These blocks, their neighbours, and the last of each series."""
+        around = np.concatenate([which - 1, which, which + 1, self.last])
+        return np.unique(np.clip(around, 0, len(self.starts) - 1))
 
     def spread(self, values: np.ndarray) -> np.ndarray:
         """A value a block as a value a row."""

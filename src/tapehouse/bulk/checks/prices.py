@@ -15,6 +15,8 @@ from tapehouse.bulk.checks.piece import LOOK_AHEAD, Ledger, Memory, Piece, chang
 from tapehouse.model import DAY_NS, HOUR_NS, SECOND_NS, Kind
 
 BAND = 12.0
+STANDS_OUT = 4.0
+"""What is beyond half a band is that many times the mean size of its block's returns, unless most of these are wild."""
 SPIKE_LEAST = 0.01
 """Log returns below that are no spike, and below `JUMP_LEAST` no jump, whatever the band."""
 JUMP_LEAST = 0.03
@@ -41,43 +43,67 @@ CALENDAR_SLACK_DAYS = 3
 
 @dataclass(frozen=True)
 class Band:
-    """Returns, and the band that each is held against; arrays of shape (n,), NaN where there is no return."""
+    """Returns, NaN where there is none, and the band that each is held against; arrays of shape (n,).
+
+    The band is known at the rows `at`, which stand out enough to leave it, and 0 elsewhere.
+    """
 
     log_price: np.ndarray
     returns: np.ndarray
     center: np.ndarray
     width: np.ndarray
+    at: np.ndarray
 
     @classmethod
-    def of(cls, piece: Piece, memory: Memory) -> Band:
+    def of(cls, piece: Piece, memory: Memory, far: np.ndarray) -> Band:
         with np.errstate(divide="ignore", invalid="ignore"):
             log_price = np.log(piece.price)
             log_price[~np.isfinite(log_price)] = np.nan
             returns = np.diff(log_price, prepend=np.nan)
         returns[~piece.linked] = np.nan
         spread = np.sqrt(_steps(piece))
-        center, scale = piece.blocks.band((returns / spread).astype(np.float32))
-        before = memory.of("scale", np.nan)[piece.ids]
-        memory.of("scale", np.nan)[piece.ids] = piece.blocks.newest(scale, before)
-        widest = piece.blocks.widest(scale, before)
-        widest = np.where(np.isfinite(widest), widest, UNKNOWN_SCALE)
-        width = BAND * piece.blocks.spread(widest) * spread
-        return cls(log_price, returns, piece.blocks.spread(np.nan_to_num(center)), width)
+        scaled = (returns / spread).astype(np.float32)
+        at = np.flatnonzero(piece.fresh & (_stands_out(piece, returns, scaled) | far))
+        band = cls(log_price, returns, np.zeros(len(piece)), np.zeros(len(piece)), at)
+        band._measure(piece, memory, scaled, spread)
+        return band
 
-    def left(self, least: float) -> np.ndarray:
-        """Where returns are beyond the band and not below the least."""
-        away = np.abs(self.returns - self.center)
-        return np.asarray((away > self.width) & (np.abs(self.returns) >= least))
+    def _measure(self, piece: Piece, memory: Memory, scaled: np.ndarray, spread: np.ndarray) -> None:
+        """Find the band at the rows that stand out, from their blocks and those beside."""
+        blocks, holding = piece.blocks, piece.blocks.holding(self.at)
+        which = blocks.beside(np.unique(holding))
+        some, rows = blocks.some(which)
+        center, scale = (np.full(len(blocks.starts), np.nan) for _ in range(2))
+        center[which], scale[which] = some.band(scaled[rows])
+        before = memory.of("scale", np.nan)[piece.ids]
+        memory.of("scale", np.nan)[piece.ids] = blocks.newest(scale, before)
+        widest = blocks.widest(scale, before)[holding]
+        widest = np.where(np.isfinite(widest), widest, UNKNOWN_SCALE)
+        self.center[self.at] = np.nan_to_num(center[holding])
+        self.width[self.at] = BAND * widest * spread[self.at]
+
+    def left(self, at: np.ndarray, least: float, share: float = 1.0) -> np.ndarray:
+        """Those of the rows whose returns are beyond that share of the band and not below the least."""
+        away, size = np.abs(self.returns[at] - self.center[at]), np.abs(self.returns[at])
+        return np.asarray(at[(away > share * self.width[at]) & (size >= least)])
+
+
+def _stands_out(piece: Piece, returns: np.ndarray, scaled: np.ndarray) -> np.ndarray:
+    """Rows that can be beyond half a band at all: a glance, so that few blocks need to be sorted."""
+    size = np.abs(scaled)
+    usual = piece.blocks.usual(np.nan_to_num(size))
+    return np.asarray((size > STANDS_OUT * usual) & (np.abs(returns) >= SPIKE_LEAST))
 
 
 def check_prices(piece: Piece, memory: Memory, ledger: Ledger) -> None:
     """Every fresh row's price against the band of its neighbours."""
     odd = np.flatnonzero(piece.fresh & ~(piece.price > 0))
     ledger.add("no-positive-price", piece, odd, lambda i: (f"{piece.price[odd[i]]:g}", "a price above 0"))
-    band = Band.of(piece, memory)
-    if piece.kind is Kind.BARS:
-        _wicks(piece, band, ledger)
-    at = np.flatnonzero(band.left(SPIKE_LEAST) & piece.pairs)
+    far = _reaches_far(piece)
+    band = Band.of(piece, memory, far)
+    if far.any():
+        _wicks(piece, band, far, ledger)
+    at = band.left(band.at[piece.linked[band.at]], SPIKE_LEAST)
     _levels(piece, band, _changes_of_level(piece, band, memory, at, ledger), ledger)
 
 
@@ -97,8 +123,7 @@ def _changes_of_level(piece: Piece, band: Band, memory: Memory, at: np.ndarray, 
 
 def _likely_splits(piece: Piece, band: Band) -> np.ndarray:
     """Rows that open at very nearly the ratio of a split after half a band: the day itself may have made up for it."""
-    away = np.abs(band.returns - band.center)
-    at = np.flatnonzero(piece.pairs & (away > band.width / 2) & (np.abs(band.returns) >= SPLIT_LEAST))
+    at = band.left(band.at[piece.linked[band.at]], SPLIT_LEAST, 0.5)
     if not len(at):
         return at
     _, off = _nearest(np.abs(_opening(piece, band, at)), np.log(list(SPLITS)))
@@ -114,14 +139,14 @@ def _opening(piece: Piece, band: Band, at: np.ndarray) -> np.ndarray:
 
 def _steps(piece: Piece) -> np.ndarray:
     """How many steps of its usual time passed before each row, at least 1."""
+    steps = np.ones(len(piece))
     if piece.interval is None:
-        counts = piece.blocks.lengths
-        usual = piece.blocks.medians(np.maximum(piece.elapsed, 0).astype(np.float32), counts)
+        usual = piece.blocks.medians(np.maximum(piece.elapsed, 0).astype(np.float32), piece.blocks.lengths)
         return np.asarray(np.maximum(1, piece.elapsed / piece.blocks.spread(np.maximum(usual, SECOND_NS))))
-    steps = piece.elapsed / piece.interval.nanos
-    if piece.interval.by_calendar:
-        steps = steps - CALENDAR_SLACK_DAYS * DAY_NS / piece.interval.nanos
-    return np.asarray(np.maximum(1, steps))
+    slack = CALENDAR_SLACK_DAYS * DAY_NS if piece.interval.by_calendar else 0
+    late = np.flatnonzero(piece.elapsed > piece.interval.nanos + slack)
+    steps[late] = (piece.elapsed[late] - slack) / piece.interval.nanos
+    return steps
 
 
 def _rows_until_back(piece: Piece, band: Band, at: np.ndarray) -> np.ndarray:
@@ -214,15 +239,13 @@ def _is_pause(piece: Piece, at: np.ndarray) -> np.ndarray:
     return np.asarray(piece.elapsed[at] > max(2 * step, min(60 * step, HOUR_NS)))
 
 
-def _wicks(piece: Piece, band: Band, ledger: Ledger) -> None:
+def _wicks(piece: Piece, band: Band, far: np.ndarray, ledger: Ledger) -> None:
     """Highs and lows (and so opens) far outside this close and the one before."""
     close, high, low = (piece.columns[name] for name in ("close", "high", "low"))
-    before = np.concatenate([close[:1], close[:-1]])
-    before = np.where(piece.linked, before, close)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        reach = np.maximum(high / np.maximum(close, before), np.minimum(close, before) / low)
-    at = np.flatnonzero(piece.fresh & (reach > np.exp(WICK_LEAST)) & (low > 0) & np.isfinite(reach))
-    at = at[np.log(reach[at]) > band.width[at]]
+    before = _close_before(piece)
+    at = band.at[far[band.at]]
+    reach = np.maximum(high[at] / np.maximum(close, before)[at], np.minimum(close, before)[at] / low[at])
+    at = at[np.log(reach) > band.width[at]]
 
     def describe(i: int) -> tuple[str, str]:
         row = int(at[i])
@@ -230,6 +253,24 @@ def _wicks(piece: Piece, band: Band, ledger: Ledger) -> None:
         return value, f"no further than {change(band.width[row])} beyond both closes"
 
     ledger.add("wick", piece, at, describe)
+
+
+def _reaches_far(piece: Piece) -> np.ndarray:
+    """Bars that reach further than `WICK_LEAST` beyond this close and the one before."""
+    if piece.kind is not Kind.BARS:
+        return np.zeros(len(piece), bool)
+    close, high, low, before = *(piece.columns[name] for name in ("close", "high", "low")), _close_before(piece)
+    most = np.exp(WICK_LEAST)
+    with np.errstate(over="ignore"):
+        far = (high > most * np.maximum(close, before)) | (low * most < np.minimum(close, before))
+    return np.asarray(far & (low > 0))
+
+
+def _close_before(piece: Piece) -> np.ndarray:
+    """The close of the bar above, or this one's where there is none."""
+    close = piece.columns["close"]
+    before = np.concatenate([close[:1], close[:-1]])
+    return np.where(piece.linked, before, close)
 
 
 def _log(above: np.ndarray, below: np.ndarray) -> np.ndarray:

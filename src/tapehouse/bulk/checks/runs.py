@@ -21,6 +21,8 @@ TICK_RUN_NS = 30 * MINUTE_NS
 
 VOLUME_RATIO = {Kind.BARS: 100.0, Kind.TRADES: 10_000.0}
 VOLUME_BAND = 8.0
+STANDS_OUT = 8.0
+"""A volume that many times the mean of its block is looked at closer."""
 
 
 def longest(count: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -86,26 +88,28 @@ def _moved(piece: Piece, zero: np.ndarray, ledger: Ledger) -> None:
 def check_volume(piece: Piece, memory: Memory, ledger: Ledger) -> None:
     """Volumes beyond a band of logarithms around the median of their block, and many times that median."""
     volume, blocks = piece.size, piece.blocks
-    with np.errstate(over="ignore", under="ignore"):
-        some = volume.astype(np.float32)
-    some[~(np.isfinite(some) & (some > 0))] = np.nan
-    counts = blocks.sum(np.isfinite(some)).astype(np.int64)
-    medians = blocks.medians(some, counts)
+    with np.errstate(over="ignore"):
+        at = np.flatnonzero(piece.fresh & (volume > STANDS_OUT * blocks.usual(volume)))
+    holding = blocks.holding(at)
+    which = np.union1d(holding, blocks.last)
+    some, rows = blocks.some(which)
+    with np.errstate(divide="ignore"):
+        logs = np.log(volume[rows])
+    logs[~np.isfinite(logs)] = np.nan
+    center, scale = (np.full(len(blocks.starts), np.nan) for _ in range(2))
+    center[which], scale[which] = some.band(logs)
     known = memory.of("volume", np.nan)
     before = np.repeat(known[piece.ids], blocks.last - blocks.first + 1)
-    known[piece.ids] = blocks.newest(medians, known[piece.ids])
-    usual = blocks.spread(np.fmax(medians, before))
-    with np.errstate(invalid="ignore"):
-        at = np.flatnonzero(piece.fresh & (volume > VOLUME_RATIO[piece.kind] * usual))
-    if not len(at):
-        return
-    _, scale = blocks.band(np.log(some))
-    at = at[np.log(volume[at] / usual[at]) > VOLUME_BAND * np.nan_to_num(blocks.spread(scale)[at])]
+    known[piece.ids] = blocks.newest(center, known[piece.ids])
+    usual = np.fmax(center, before)[holding]
+    limit = np.maximum(np.log(VOLUME_RATIO[piece.kind]), VOLUME_BAND * np.nan_to_num(scale[holding]))
+    beyond = np.log(volume[at]) - usual > limit
+    at, usual = at[beyond], np.exp(usual[beyond])
     ledger.add(
         "volume-spike",
         piece,
         at,
-        lambda i: (f"{volume[at[i]]:,.10g}", f"about {usual[at[i]]:,.6g}, as its neighbours have"),
+        lambda i: (f"{volume[at[i]]:,.10g}", f"about {usual[i]:,.6g}, as its neighbours have"),
     )
 
 
