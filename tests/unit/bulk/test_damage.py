@@ -118,6 +118,24 @@ def test_a_database_whose_writer_lets_nobody_read_has_a_problem(
     assert "another process writes to it" in file.problem.message
 
 
+def test_a_value_of_megabytes_in_a_database_ends_the_reading_and_rows_of_other_types_do_not(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "market.sqlite", isolation_level=None)
+    connection.execute("CREATE TABLE bars (symbol TEXT, date TEXT, open, high, low, close, volume)")
+    insert = "INSERT INTO bars VALUES (?, ?, ?, 3, 0.5, 2, 10)"
+    days = [
+        f"{year}-{month:02}-{day:02}" for year in range(2000, 2016) for month in range(1, 13) for day in range(1, 29)
+    ]
+    rows = [("KO", day, 1 if number < 3_000 else "1.5" if number < 4_000 else 1.5) for number, day in enumerate(days)]
+    connection.executemany(insert, rows)
+    report = load(tmp_path / "market.sqlite")
+    assert (report.totals.inserted, report.totals.quarantined) == (len(days), 0)
+    connection.execute(insert, ("PEP", "2016-01-01", "1" * (5 << 20)))
+    connection.close()
+    (found,) = load(tmp_path / "market.sqlite").files
+    assert found.problem is not None
+    assert "too big" in found.problem.message
+
+
 def test_one_wrong_file_among_a_thousand_is_named_and_the_others_are_loaded(tmp_path: Path) -> None:
     for number in range(1_000):
         (tmp_path / f"S{number:04}.csv").write_text(HEAD + "\n".join(DAYS))

@@ -18,6 +18,10 @@ from tapehouse.errors import UnreadableFile
 
 BUSY_TIMEOUT_S = 5.0
 _FIRST_ROWS = 1_000
+_FETCHED_ROWS = 1_024
+_BATCH_BYTES = 32 << 20
+MAX_VALUE_BYTES = 1 << 16
+"""A text or blob that is longer is no field of a record; reading it ends with an error, so that memory is bounded."""
 _DUCKDB_CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoload_known_extensions": "false",
@@ -42,10 +46,17 @@ class SQLiteTable:
     def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Those columns in the order of the table."""
         wanted = ", ".join(map(quoted, columns))
+        held: list[pa.RecordBatch] = []
         with closing(self._connection.execute(f"SELECT {wanted} FROM {quoted(self._table)}")) as cursor:
-            while found := cursor.fetchmany(rows):
+            while found := cursor.fetchmany(min(rows, _FETCHED_ROWS)):
                 arrays = [_typed(values) for values in zip(*found, strict=True)]
-                yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
+                batch = pa.RecordBatch.from_arrays(arrays, names=list(columns))
+                if held and not _fits(held, batch, rows):
+                    yield pa.concat_batches(held)
+                    held = []
+                held.append(batch)
+        if held:
+            yield pa.concat_batches(held)
 
 
 class DuckDBTable:
@@ -82,6 +93,7 @@ def sqlite_tables(path: Path, view: Callable[..., _Opened], *args: str) -> Itera
         address = f"file:{quote(str(path.absolute()))}?mode=ro"
         with closing(sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
             connection.text_factory = _text
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
             connection.execute("BEGIN")
             yield view(connection, *args)
     except sqlite3.Error as exc:
@@ -109,6 +121,12 @@ def quoted(name: str) -> str:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
+
+
+def _fits(held: Sequence[pa.RecordBatch], batch: pa.RecordBatch, rows: int) -> bool:
+    """Whether one more batch goes with those: of the same types, and not too much in all."""
+    count, size = sum(each.num_rows for each in held), sum(each.nbytes for each in held)
+    return batch.schema.equals(held[0].schema) and count + batch.num_rows <= rows and size <= _BATCH_BYTES
 
 
 def _typed(values: Sequence[Any]) -> pa.Array:
