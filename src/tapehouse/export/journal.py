@@ -61,13 +61,20 @@ class Journal:
     """The journal of an export that this process writes; all methods may be called from any thread."""
 
     def __init__(
-        self, folder: Path, fd: int, header: Header, entries: Iterable[Entry], done: Iterable[tuple[str, str]]
+        self,
+        folder: Path,
+        fd: int,
+        header: Header,
+        entries: Iterable[Entry] = (),
+        done: Iterable[tuple[str, str]] = (),
+        damaged: Iterable[str] = (),
     ) -> None:
+        """`damaged` are files that were whole, and are not what they were any more."""
         self.folder, self.header = folder, header
         self._fd = fd
         self._lock = threading.Lock()
         self._entries = {entry.file.path: entry for entry in entries}
-        self._done = set(done)
+        self._done, self._damaged = set(done), set(damaged)
 
     @property
     def entries(self) -> list[Entry]:
@@ -87,7 +94,7 @@ class Journal:
     def check_free(self, path: str) -> None:
         """Raise `Conflict` when a file of that name is there that is not this export's to replace."""
         target = self.folder / path
-        if target.exists() and not self.header.overwrites:
+        if target.exists() and not self.header.overwrites and path not in self._damaged:
             raise Conflict(f"{target} is there already; --overwrite replaces it, or export elsewhere", file=str(target))
 
     def add(self, entry: Entry) -> None:
@@ -194,7 +201,7 @@ def start(folder: Path, fd: int, header: Header) -> Journal:
         (folder / MANIFEST).unlink(missing_ok=True)
         sync(folder)
         remove_parts(folder)
-    return Journal(folder, fd, header, (), ())
+    return Journal(folder, fd, header)
 
 
 def resume(folder: Path, fd: int, lines: Sequence[Line]) -> Journal:
@@ -209,7 +216,7 @@ def resume(folder: Path, fd: int, lines: Sequence[Line]) -> Journal:
     lost = [line.file for line in noted if line not in entries] if len(entries) < len(noted) else []
     again = {(series_name(file.kind, file.interval), symbol) for file in lost for symbol in file.symbols}
     done = [(line.series, symbol) for line in lines if isinstance(line, Done) for symbol in line.symbols]
-    return Journal(folder, fd, header, entries, set(done) - again)
+    return Journal(folder, fd, header, entries, set(done) - again, [file.path for file in lost])
 
 
 def _is_there(target: Path, size: int) -> bool:
