@@ -73,6 +73,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_open_answers: Annotated[
         int, _says("Large answers being streamed at once; beyond, the answer is 503.", ge=1)
     ] = 64
+    max_range_bytes: Annotated[
+        int, _says("Bytes of all answers that are kept, in temporary files, while they are read in ranges.", ge=1)
+    ] = 2 * 1024**3
+    keep_ranges_s: Annotated[float, _says("How long an answer is kept after it was last read in ranges.", gt=0)] = 60.0
     stall_timeout_s: Annotated[float, _says("How long a client may stop reading before it is cut off.", gt=0)] = 60.0
     shutdown_timeout_s: Annotated[float, _says("How long open requests may take to end at shutdown.", gt=0)] = 10.0
     load_folders: Annotated[

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -20,6 +21,8 @@ from starlette.types import ASGIApp
 from starlette.types import Scope as ASGIScope
 
 from tapehouse.api import problems
+from tapehouse.api.answers.spool import Spool
+from tapehouse.api.answers.validators import Tags
 from tapehouse.api.context import Context, Metrics
 from tapehouse.api.keys import Keys
 from tapehouse.api.routes import history as reads
@@ -34,7 +37,18 @@ from tapehouse.settings import Settings
 from tapehouse.store.base import Store
 
 _ROUTERS = (reads.router, writes.router, jobs.router, trust.router, ops.router)
-_EXPOSED = ["Tapehouse-Commit", "Tapehouse-Made-From", "Tapehouse-Next-Page", "Link", "Retry-After", "X-Request-Id"]
+_EXPOSED = [
+    "Accept-Ranges",
+    "Content-Range",
+    "ETag",
+    "Link",
+    "Retry-After",
+    "Tapehouse-Commit",
+    "Tapehouse-Made-From",
+    "Tapehouse-Next-Page",
+    "X-Request-Id",
+]
+_CONDITIONS = ["If-None-Match", "If-Range", "Range"]
 _DESCRIPTION = """\
 Market data: bars, trades and quotes, with what was known when. Times are UTC; spans are `[start, end)`; errors are
 problem documents (RFC 9457) with a stable `code`."""
@@ -62,6 +76,7 @@ class Api:
     def close(self) -> None:
         """Drop calls of the store that wait, and wait for those that run: blocks."""
         self.context.workers.close()
+        self.context.spool.close()
 
 
 def create_app(
@@ -84,6 +99,8 @@ def create_app(
         ready=Readiness(store, workers.ready),
         open_answers=Slots(settings.max_open_answers, "too many large answers are being sent already", 5.0),
         open_bodies=Slots(settings.max_open_body_bytes, "other bodies take all memory that there is for them", 5.0),
+        tags=Tags(store),
+        spool=Spool(settings.max_range_bytes, settings.keep_ranges_s, time.monotonic),
         open_events=Slots(settings.max_job_watchers, "too many watch jobs already", 5.0),
         loads=loads,
     )
@@ -119,18 +136,31 @@ def _with_routes(page: Page | None) -> FastAPI:
     )
     for router in _ROUTERS:
         app.include_router(router)
+        _answer_head(app, router)
     if page is not None:
         _add_page(app, page)
     _describe(app)
     return app
 
 
+def _answer_head(app: FastAPI, router: APIRouter) -> None:
+    """`HEAD` where there is `GET`, which FastAPI leaves to us; not of events, since their answer has no end."""
+    routes = [route for route in router.routes if isinstance(route, APIRoute)]
+    known = {route.path for route in routes if "HEAD" in (route.methods or ())}
+    for route in routes:
+        endless = "text/event-stream" in route.responses.get(200, {}).get("content", {})
+        if "GET" in (route.methods or ()) and route.path not in known and not endless:
+            app.add_api_route(
+                route.path, route.endpoint, methods=["HEAD"], dependencies=route.dependencies, include_in_schema=False
+            )
+
+
 def _with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
     return CORSMiddleware(
         app,
         allow_origins=origins,
-        allow_methods=["GET", "POST", "PUT", "DELETE"],
-        allow_headers=["Authorization", "X-API-Key", "Content-Type", "Last-Event-ID"],
+        allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
+        allow_headers=["Authorization", "X-API-Key", "Content-Type", "Content-Encoding", "Last-Event-ID", *_CONDITIONS],
         expose_headers=_EXPOSED,
     )
 

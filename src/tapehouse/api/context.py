@@ -14,6 +14,8 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from starlette.requests import Request
 
+from tapehouse.api.answers.spool import Spool
+from tapehouse.api.answers.validators import Tags
 from tapehouse.api.keys import Keys
 from tapehouse.api.workers import Readiness, Slots, Workers
 from tapehouse.errors import LimitExceeded, NotSupported
@@ -98,6 +100,9 @@ class Context:
     """One for each large answer that may be streamed at the same time."""
     open_bodies: Slots
     """One for each byte of the bodies that are being read or taken."""
+    tags: Tags
+    spool: Spool
+    """Answers that are read in ranges."""
     open_events: Slots
     """One for each job that is being watched."""
     loads: Loads | None = None

@@ -17,7 +17,13 @@ from tapehouse.errors import InvalidToken, RateLimited, StoreError, TapehouseErr
 
 TYPE = "https://tapehouse.dev/errors/"
 MEDIA_TYPE = "application/problem+json"
-HTTP_CODES = {404: "no_such_route", 405: "method_not_allowed", 408: "request_timeout", 431: "headers_too_large"}
+HTTP_CODES = {
+    404: "no_such_route",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    416: "range_not_satisfiable",
+    431: "headers_too_large",
+}
 """Codes of what no error of ours stands for."""
 
 CLIENT_GONE = 499

@@ -35,15 +35,23 @@ class Sending:
         close: Callable[[], None] = lambda: None,
         *,
         headers: Mapping[str, str] | None = None,
+        status: int = 200,
         step_s: float | None = None,
     ) -> None:
         self.headers = headers or {}
+        self.status = status
         self.done = False
         self._pieces = pieces
         self._close = close
         self._step_s = step_s
         self._lock = threading.Lock()
         self.first = self.step()
+
+    @classmethod
+    def unchanged(cls, headers: Mapping[str, str]) -> Sending:
+        """The answer to one who has it already."""
+        nothing: list[bytes] = []
+        return cls((piece for piece in nothing), headers=headers, status=304)
 
     def step(self) -> bytes:
         """The next bytes; `done` after the last."""
@@ -73,9 +81,8 @@ async def respond(
 ) -> Response:
     """The answer that `begin`, called in a thread of the lane, opens."""
     sending = await lane.run(begin, request=request, discard=Sending.close)
-    if sending.done:
-        sending.close()
-        return Response(sending.first, headers=sending.headers, media_type=media_type)
+    if sending.done or request.method == "HEAD":
+        return _at_once(here, request, sending, media_type)
     try:
         # No await lies between here and the end of the response's own call, which gives it back.
         here.open_answers.take()
@@ -83,6 +90,18 @@ async def respond(
         here.workers.let_go(sending.close)
         raise
     return _Streamed(here, lane, client_of(request), sending, media_type)
+
+
+def _at_once(here: Context, request: Request, sending: Sending, media_type: str) -> Response:
+    """An answer that needs no further step: all of it is there, or its beginning, which `HEAD` is not sent."""
+    response = Response(sending.first, sending.status, sending.headers, media_type)
+    if sending.done:
+        sending.close()
+        return response
+    del response.headers["content-length"]  # nobody knows it yet
+    here.workers.let_go(sending.close)
+    response.body = b""
+    return response
 
 
 class _Streamed(StreamingResponse):
@@ -93,7 +112,7 @@ class _Streamed(StreamingResponse):
         self._lane = lane
         self._client = client
         self._sending = sending
-        super().__init__(self._steps(), headers=sending.headers, media_type=media_type)
+        super().__init__(self._steps(), sending.status, sending.headers, media_type)
 
     async def _steps(self) -> AsyncIterator[bytes]:
         yield self._sending.first

@@ -18,6 +18,9 @@ from tapehouse.model import Commit, Instrument, Interval, Kind
 Bound = int | date
 """An instant in UTC nanoseconds, or a calendar date: midnight of that date in the zone of each instrument asked for."""
 
+COMMIT_NUMBERS_END = 10**12
+"""An `as_of` below it is a commit number, from it on a time: it is the nanosecond 1970-01-01T00:16:40Z."""
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How much one request may ask for."""

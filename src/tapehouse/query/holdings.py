@@ -11,10 +11,8 @@ from msgspec.structs import replace
 
 from tapehouse.errors import NotFound, NotSupported
 from tapehouse.model import MAX_TIME_NS, Instruments, Interval, Kind
+from tapehouse.query.base import COMMIT_NUMBERS_END
 from tapehouse.store.base import Capability, Key, Selection, Series, Store
-
-COMMIT_NUMBERS_END = 10**12
-"""An `as_of` below it is a commit number, from it on a time: it is the nanosecond 1970-01-01T00:16:40Z."""
 
 _MAX_COMMITS_TO_SCAN = 10_000
 _SERIES_KINDS = [(Kind.BARS, interval) for interval in Interval] + [(Kind.TRADES, None), (Kind.QUOTES, None)]

@@ -32,7 +32,7 @@ def test_json_columns_are_the_default(client: Client) -> None:
     answer = client.get("/v1/bars", DAILY | {"symbols": "MSFT"})
 
     assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["vary"] == "Accept"
+    assert answer.headers["vary"] == "Accept, Accept-Encoding"
     assert answer.headers["tapehouse-commit"] == "2"
     assert "tapehouse-made-from" not in answer.headers
     assert answer.json() == {

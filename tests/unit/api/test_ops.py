@@ -15,6 +15,8 @@ from tests.unit.api.parts import Client, refused
 from tapehouse import dashboard, errors
 from tapehouse.api import problems
 from tapehouse.api.app import Page
+from tapehouse.api.keys import Keys
+from tapehouse.codec import MEDIA_TYPES
 from tapehouse.errors import StoreDamaged, StoreFull
 from tapehouse.store.base import CompactionReport
 from tapehouse.store.memory import MemoryStore
@@ -194,11 +196,21 @@ def test_the_head_of_what_needs_no_key(connect: Connect, path: str) -> None:
     }
 
 
-def test_the_head_of_anything_else_is_refused(client: Client) -> None:
-    answer = client.request("HEAD", "/v1/bars?interval=1d")
-
-    assert answer.status_code == 405
-    assert "GET" in answer.headers["allow"]
+def test_head_is_answered_where_get_is_and_needs_the_same_key(connect: Connect, tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys.json")
+    headers = {"Authorization": f"Bearer {keys.add('reader')}"}
+    client, stranger = connect(keys=keys, headers=headers), connect(keys=keys)
+    needed = {"interval": "1d", "bucket": "1d"}
+    for path, methods in client.get("/openapi.json").json()["paths"].items():
+        if "get" not in methods or "{" in path:
+            continue
+        taken = {each["name"] for each in methods["get"].get("parameters", [])}
+        params = {name: value for name, value in needed.items() if name in taken}
+        whole, head = client.get(path, params), client.request("HEAD", path, params=params)
+        assert head.status_code == whole.status_code, path
+        assert head.headers["content-type"] == whole.headers["content-type"]
+        if "get" in methods and methods["get"]["responses"].get("401"):
+            assert stranger.request("HEAD", path, params=params).status_code == 401, path
 
 
 @pytest.mark.parametrize("path", ["/static/nothing.js", "/static/../app.py", "/static/%2e%2e/__init__.py", "/static/"])
@@ -223,7 +235,7 @@ def test_openapi_has_examples_and_problems(client: Client) -> None:
             in_path = {each["name"] for each in operation.get("parameters", []) if each["in"] == "path"}
             assert in_path == set(re.findall(r"{(\w+)}", path)), where
     body = schema["paths"]["/v1/bars"]["post"]["requestBody"]["content"]
-    assert len(body) == 4
+    assert set(body) == set(MEDIA_TYPES)
     assert body["application/json"]["example"]["columns"]["symbol"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +12,9 @@ import pytest
 from tests.unit.api.conftest import Connect
 from tests.unit.api.parts import ARROW, ARROW_FILE, DAY_NS, JAN_2_NS, Client, bars, refused
 
-from tapehouse.codec import encode_columns, encode_csv, encode_file, encode_stream
+from tapehouse.api import bodies
+from tapehouse.api.answers.coding import Expanding
+from tapehouse.codec import encode_columns, encode_csv, encode_file, encode_lines, encode_stream, pack_columns
 from tapehouse.model import TIMESTAMP, Instrument, Interval, Kind
 from tapehouse.store.base import Selection
 from tapehouse.store.memory import MemoryStore
@@ -32,7 +35,31 @@ BODIES = {
     "text/csv": lambda table: b"".join(encode_csv(table.schema, table.to_batches())),
     ARROW: lambda table: b"".join(encode_stream(table.schema, table.to_batches())),
     ARROW_FILE: lambda table: b"".join(encode_file(table)),
+    "application/x-ndjson": lambda table: b"".join(encode_lines(table.to_batches())),
+    "application/jsonl": lambda table: b"".join(encode_lines(table.to_batches())),
+    "application/msgpack": lambda table: b"".join(pack_columns(table, {}, {})),
+    "application/vnd.msgpack": lambda table: b"".join(pack_columns(table, {}, {})),
+    "application/x-msgpack": lambda table: b"".join(pack_columns(table, {}, {})),
 }
+TICKS = {
+    Kind.TRADES: {"price": [185.25, 185.5], "size": [100.0, 200.0], "id": ["7", None]},
+    Kind.QUOTES: {"bid": [185.25, 185.5], "bid_size": [1.0, 2.0], "ask": [185.5, 185.75], "ask_size": [3.0, 4.0]},
+}
+
+
+@pytest.mark.parametrize("kind", TICKS)
+@pytest.mark.parametrize("content_type", BODIES)
+def test_trades_and_quotes_by_any_content_type(client: Client, kind: Kind, content_type: str) -> None:
+    stamps = pa.array([JAN_2_NS + 123_456_789, JAN_2_NS + 223_456_789], TIMESTAMP)
+    table = pa.table({"symbol": pa.array(["NEW"] * 2).dictionary_encode(), "timestamp": stamps, **TICKS[kind]})
+
+    answer = client.post(f"/v1/{kind}", content=BODIES[content_type](table), headers={"content-type": content_type})
+
+    assert answer.status_code == 200, answer.text
+    back = client.get(f"/v1/{kind}", {"symbols": "NEW", "times": "ns", "columns": "all"}).json()["columns"]
+    assert back["timestamp"] == [JAN_2_NS + 123_456_789, JAN_2_NS + 223_456_789]
+    for name, values in TICKS[kind].items():
+        assert back[name] == values, name
 
 
 @pytest.mark.parametrize("content_type", BODIES)
@@ -159,19 +186,86 @@ def test_bodies_that_are_none(client: Client, content: bytes, content_type: str,
     refused(client.post("/v1/bars", DAILY, content=content, headers=headers), status, code)
 
 
-@pytest.mark.parametrize("coding", ["gzip", "GZIP", "zstd, gzip"])
-def test_a_compressed_body_is_refused_by_name(client: Client, store: MemoryStore, coding: str) -> None:
-    body = gzip.compress(b'[{"symbol": "A"}]')
+def zstd(body: bytes) -> bytes:
+    return pa.compress(body, "zstd", asbytes=True)
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd, gzip", "deflate"])
+def test_a_body_in_an_unknown_coding_is_refused_by_name(client: Client, store: MemoryStore, coding: str) -> None:
     headers = {"content-type": "application/json", "content-encoding": coding}
 
     for method, path in (("POST", "/v1/bars?interval=1d"), ("PUT", "/v1/instruments")):
         problem = refused(
-            client.request(method, path, content=body, headers=headers),
+            client.request(method, path, content=b"[]", headers=headers),
             415,
             "unsupported_media_type",
             "Content-Encoding",
         )
-        assert "not compressed" in problem["detail"]
+        assert "gzip, zstd" in problem["detail"]
+    assert store.head() == 2
+
+
+@pytest.mark.parametrize(("coding", "compress"), [("gzip", gzip.compress), ("X-GZIP", gzip.compress), ("zstd", zstd)])
+@pytest.mark.parametrize("media_type", ["text/csv", ARROW])
+def test_a_compressed_body(
+    client: Client, store: MemoryStore, coding: str, compress: Callable[[bytes], bytes], media_type: str
+) -> None:
+    table = bars("NEW", [1.0, 2.0])
+    encode = encode_csv if media_type == "text/csv" else encode_stream
+    body = b"".join(encode(table.schema, table.to_batches()))
+    headers = {"content-type": media_type, "content-encoding": coding}
+
+    commit = client.post("/v1/bars", DAILY, content=compress(body), headers=headers).json()
+
+    assert commit["inserted"] == 2
+    assert client.get("/v1/bars", DAILY | {"symbols": "NEW"}).json()["columns"]["close"] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(("coding", "compress"), [("gzip", gzip.compress), ("zstd", zstd)])
+def test_a_bomb_is_refused_as_soon_as_it_is_too_large(
+    connect: Connect, coding: str, compress: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    class Counted(Expanding):
+        def read(self, most: int) -> bytes:
+            data = super().read(most)
+            read.append(len(data))
+            return data
+
+    monkeypatch.setattr(bodies, "Expanding", Counted)
+    client = connect(max_body_bytes=1_000_000)
+    headers = {"content-type": "text/csv", "content-encoding": coding}
+
+    answer = client.post("/v1/bars", DAILY, content=compress(bytes(50_000_000)), headers=headers)
+
+    refused(answer, 413, "limit_exceeded")
+    assert sum(read) < 10_000_000
+    assert client.get("/metrics").text.splitlines().count("tapehouse_open_body_bytes 0.0") == 1
+
+
+@pytest.mark.parametrize(("coding", "compress"), [("gzip", gzip.compress), ("zstd", zstd)])
+def test_a_body_that_expands_waits_for_memory_like_any_other(
+    connect: Connect, coding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    client = connect(max_open_body_bytes=2_000_000)
+    headers = {"content-type": "text/csv", "content-encoding": coding}
+
+    refused(client.post("/v1/bars", DAILY, content=compress(bytes(5_000_000)), headers=headers), 503, "overloaded")
+    assert "tapehouse_open_body_bytes 0.0" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+@pytest.mark.parametrize("damage", ["cut off", "nonsense", "garbage behind"])
+def test_a_damaged_compressed_body(client: Client, store: MemoryStore, coding: str, damage: str) -> None:
+    body = (gzip.compress if coding == "gzip" else zstd)(b"symbol,timestamp\n" * 1_000)
+    content = {"cut off": body[:-5], "nonsense": b"nonsense" * 9, "garbage behind": body + b"garbage!!"}[damage]
+
+    answer = client.post(
+        "/v1/bars", DAILY, content=content, headers={"content-type": "text/csv", "content-encoding": coding}
+    )
+
+    assert f"the body is not {coding}" in refused(answer, 422, "unreadable_file")["detail"]
     assert store.head() == 2
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
+from datetime import date
 from functools import partial
 from itertools import groupby, islice
 from typing import Annotated, Any
@@ -12,18 +14,22 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tapehouse.api.answers.rows import answer_rows, answer_table
 from tapehouse.api.context import Context, Here, capable, check_number
-from tapehouse.api.formats import ROWS_DOCUMENTED, answer_list, answer_rows, answer_table
+from tapehouse.api.formats import ROWS_DOCUMENTED, answer_list
 from tapehouse.api.keys import Scope
 from tapehouse.api.problems import documented
 from tapehouse.api.routes import parameters as given
 from tapehouse.api.security import needs
 from tapehouse.errors import LimitExceeded, NotFound
 from tapehouse.model import Commit, Kind, check_symbol
-from tapehouse.query.base import Coverage
+from tapehouse.query.base import COMMIT_NUMBERS_END, Coverage
 from tapehouse.store.base import Capability, Series
 
 router = APIRouter(prefix="/v1", tags=["history"], dependencies=[needs(Scope.READ)])
+
+_CLOCK_STEP_NS = 60_000_000_000
+"""A clock may be set back by so much, and then write commits before a time that has passed already."""
 
 _PART_SYMBOLS = 1_000
 _PART_ROWS = 250_000
@@ -92,8 +98,17 @@ async def _rows(request: Request, here: Context, asked: given.Rows, kind: Kind) 
             f"a page has at most {here.settings.max_page_rows:,} rows; without limit all is streamed", parameter="limit"
         )
     question = asked.request(kind)
-    paged = question.limit is not None
-    return await answer_rows(here, request, asked, partial(here.history.read, question), paged)
+    ask = partial(here.history.read, question)
+    return await answer_rows(here, request, asked, ask, paged=question.limit is not None, settled=_settled(asked))
+
+
+def _settled(asked: given.Rows) -> bool:
+    """Whether the commit is given, and nothing that is said of an instrument later changes what is asked."""
+    if isinstance(asked.start, date) or isinstance(asked.end, date):
+        return False
+    if asked.page is not None or asked.as_of is None:
+        return asked.page is not None
+    return asked.as_of < COMMIT_NUMBERS_END or asked.as_of < time.time_ns() - _CLOCK_STEP_NS
 
 
 @router.get("/latest", responses=_ROWS, summary="Newest rows")
@@ -119,7 +134,7 @@ async def aggregate(
 async def symbols(request: Request, here: Here, asked: Annotated[given.Match, Depends(given.Match.of)]) -> Response:
     """The symbols, and what is held of each."""
     parts = partial(_symbols, here, asked.match)
-    return await answer_list(here, request, here.workers.scan, "symbols", parts, asked.times)
+    return await answer_list(here, request, here.workers.scan, "symbols", parts, asked.times, of_commits=True)
 
 
 def _symbols(here: Context, pattern: str | None) -> Iterator[list[dict[str, Any]]]:
@@ -144,7 +159,8 @@ async def coverage(
     check_number(here, asked.symbols)
     if asked.spans > here.settings.max_spans:
         raise LimitExceeded(f"spans is at most {here.settings.max_spans:,}", parameter="spans")
-    return await answer_list(here, request, here.workers.scan, "coverage", partial(_coverage, here, asked), asked.times)
+    parts = partial(_coverage, here, asked)
+    return await answer_list(here, request, here.workers.scan, "coverage", parts, asked.times, of_commits=True)
 
 
 def _coverage(here: Context, asked: given.Covered) -> Iterator[list[Coverage]]:
@@ -184,7 +200,9 @@ async def instruments(
 ) -> Response:
     """What is known of symbols, or of patterns of them."""
     keeper = capable(here.store, Capability.INSTRUMENTS)
-    return await answer_list(here, request, here.workers.query, "instruments", lambda: [keeper.instruments()])
+    return await answer_list(
+        here, request, here.workers.query, "instruments", lambda: [keeper.instruments()], of_commits=True
+    )
 
 
 @router.get(
@@ -198,4 +216,4 @@ async def commits(
     def parts() -> list[list[Commit]]:
         return [here.history.commits(after=asked.after, limit=asked.limit)]
 
-    return await answer_list(here, request, here.workers.query, "commits", parts, asked.times)
+    return await answer_list(here, request, here.workers.query, "commits", parts, asked.times, of_commits=True)

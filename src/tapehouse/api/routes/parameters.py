@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from starlette.datastructures import QueryParams
 from starlette.requests import Request as HTTPRequest
 
-from tapehouse.api.formats import Format, Layout
+from tapehouse.api.formats import Compression, Format, Layout
 from tapehouse.codec import Times
 from tapehouse.errors import InvalidRequest, TapehouseError
 from tapehouse.model import SCHEMAS, Interval, Kind, OnConflict, check_symbol
@@ -142,9 +142,10 @@ def _wrong(model: type[Parameters], exc: ValidationError) -> InvalidRequest:
 class Written(Parameters):
     """How an answer is written."""
 
-    format: Format | None = Field(None, description="`json`, `csv`, `arrow` or `file`; goes before `Accept`.")
-    layout: Layout = Field(Layout.COLUMNS, description="Of JSON.")
-    times: Times = Field(Times.RFC3339, description="Of JSON and CSV.")
+    format: Format | None = Field(None, description="Goes before `Accept`; `file` is an Arrow file, `arrow` a stream.")
+    layout: Layout = Field(Layout.COLUMNS, description="Of JSON and msgpack.")
+    times: Times = Field(Times.RFC3339, description="Of JSON, JSON lines, msgpack and CSV.")
+    compression: Compression | None = Field(None, description="Of the buffers of an Arrow stream or file.")
 
 
 class Selected(Written):
