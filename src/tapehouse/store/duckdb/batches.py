@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from heapq import nsmallest
 from itertools import chain, count
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -31,60 +28,26 @@ from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.base import Batch, Reading, Undone
 from tapehouse.store.duckdb.catalog import DATASETS, Snapshot, insert_commit, insert_undo, load_undos
 from tapehouse.store.duckdb.engine import Engine
-from tapehouse.store.duckdb.hot import read_hot
+from tapehouse.store.duckdb.hot import read_written
 from tapehouse.store.duckdb.reads import ROWS_PER_HOT_QUERY, ROWS_PER_RUN, Found, Reads, Scope, encode
 from tapehouse.store.duckdb.series import Extent
-from tapehouse.store.duckdb.versions import Effect, effect, version_columns
+from tapehouse.store.duckdb.versions import EXAMPLES, Undoing, effect, version_columns
 from tapehouse.store.duckdb.writes import Writes, time_ranges
 from tapehouse.store.failpoints import failpoint
 from tapehouse.store.hiding import Runs, Undo, latest_undos
 from tapehouse.store.tables import check_interval
 
 ALL_TIME = MIN_TIME_NS, MAX_TIME_NS
-EXAMPLES = 10
-"""Rows that an undo left, by name."""
+RUNS_PER_SYMBOL = 4
+"""Rows of a symbol that come in more pieces than this are put together, at the price of a copy."""
 
 
-@dataclass(slots=True)
-class _Extent:
-    """A symbol in the times that an undo touches: rows that come and go, and the first and last that is there then."""
+class Prepared(NamedTuple):
+    """An undo, found out as of the commit `head`."""
 
-    gained: int = 0
-    first: int | None = None
-    last: int | None = None
-
-
-@dataclass(slots=True)
-class _Undoing:
-    """One commit of an undo, found out before it is made."""
-
-    dataset: Dataset
-    version: int
-    entries: dict[int, Undo]
-    symbols: dict[int, _Extent] = field(default_factory=dict)
-    spans: Counter[int] = field(default_factory=Counter)
-    back: int = 0
-    other: int = 0
-    gone: int = 0
-    left: int = 0
-    examples: list[tuple[str, int, int]] = field(default_factory=list)
-
-    def add(self, symbol: int, name: str, span: int, found: Effect) -> None:
-        """Take note of what it changes in one span of a symbol."""
-        held = self.symbols.setdefault(symbol, _Extent())
-        held.gained += len(found.back) - len(found.gone)
-        if len(found.after):
-            first, last = int(found.after.min()), int(found.after.max())
-            held.first = first if held.first is None else min(first, held.first)
-            held.last = last if held.last is None else max(last, held.last)
-        # Also where nothing changes, the span's files are to be written anew, or reads would go on asking.
-        self.spans[span] += max(1, len(found.back) + len(found.other) + len(found.gone))
-        self.back += len(found.back)
-        self.other += len(found.other)
-        self.gone += len(found.gone)
-        self.left += len(found.left)
-        left = zip(found.left.tolist(), found.left_by.tolist(), strict=True)
-        self.examples = nsmallest(EXAMPLES, [*self.examples, *((name, time, by) for time, by in left)])
+    batch: str
+    head: int
+    parts: list[Undoing]
 
 
 class Batches:
@@ -115,11 +78,34 @@ class Batches:
             names_of = _names(cursor, undos)
         return [_batch(row, undos, names_of) for row in rows]
 
-    def undo(self, batch: str) -> tuple[Undone, list[Change]]:
-        """See `Undoes.undo`. The caller holds `writing`."""
-        commits, head = self._to_undo(batch), self._engine.snapshot.head
-        ordered = sorted(commits, key=DATASETS.index)
-        parts = [self._plan(dataset, commits[dataset], version) for version, dataset in enumerate(ordered, head + 1)]
+    def prepare(self, batch: str) -> Prepared:
+        """Find out what an undo of that batch is to change, beside writers."""
+        snapshot, release = self._engine.pinned()
+        try:
+            commits = self._to_undo(snapshot, batch)
+            ordered = sorted(commits, key=DATASETS.index)
+            parts = [self._plan(snapshot, dataset, commits[dataset]) for dataset in ordered]
+        finally:
+            release()
+        return Prepared(batch, snapshot.head, parts)
+
+    def overtaken(self, prepared: Prepared) -> bool:
+        """Whether a commit since may have changed what the undo is to change. The caller holds `writing`."""
+        with self._engine.query("read the commits") as cursor:
+            newer = cursor.execute(
+                'SELECT kind, code, batch, start, "end" FROM commits WHERE number > ?', [prepared.head]
+            ).fetchall()
+        spans = {part.dataset: part.span for part in prepared.parts}
+        for kind, code, batch, start, end in newer:
+            first, last = spans.get(Dataset.decode(kind, code), (end, start))
+            if batch == prepared.batch or (start < last and end > first):
+                return True
+        return False
+
+    def undo(self, prepared: Prepared) -> tuple[Undone, list[Change]]:
+        """See `Undoes.undo`. The caller holds `writing`, and nothing has overtaken what was prepared."""
+        head, batch = self._engine.snapshot.head, prepared.batch
+        parts = [part.numbered(version) for version, part in enumerate(prepared.parts, head + 1)]
         made = self._commits_of(parts, self._name(batch))
         failpoint("undo.planned")
         with self._engine.transaction(f"undo {batch}") as connection:
@@ -139,7 +125,7 @@ class Batches:
         )
         return undone, [self._change(part, commit) for part, commit in zip(parts, made, strict=True)]
 
-    def _index(self, parts: Sequence[_Undoing], last: Commit) -> None:
+    def _index(self, parts: Sequence[Undoing], last: Commit) -> None:
         """Memory learns of the undo."""
         engine = self._engine
         deletes = dict(engine.snapshot.deletes)
@@ -151,14 +137,16 @@ class Batches:
         for part in parts:
             self._recount(part)
 
-    def _to_undo(self, batch: str) -> dict[Dataset, Runs]:
+    def _to_undo(self, snapshot: Snapshot, batch: str) -> dict[Dataset, Runs]:
         """The commits of the batch that count, by data set."""
-        found = self._engine.connection.execute(
-            "SELECT number, kind, code FROM commits WHERE batch = ? ORDER BY number", [batch]
-        ).fetchall()
+        with self._engine.query("read the commits") as cursor:
+            found = cursor.execute(
+                "SELECT number, kind, code FROM commits WHERE batch = ? AND number <= ? ORDER BY number",
+                [batch, snapshot.head],
+            ).fetchall()
+            undos = latest_undos({v: runs for v, runs in load_undos(cursor).items() if v <= snapshot.head})
         if not found:
             raise NotFound(f"there is no batch {batch!r}", batch=batch)
-        undos = latest_undos(load_undos(self._engine.connection))
         counting: dict[Dataset, list[int]] = {}
         for number, kind, code in found:
             if not any(number in runs for runs in undos.values()):
@@ -178,11 +166,11 @@ class Batches:
         names = chain([f"undo-{batch}"], (f"undo-{batch}-{number}" for number in count(2)))
         return next(name for name in names if self._engine.connection.execute(query, [name]).fetchall() == [(0,)])
 
-    def _plan(self, dataset: Dataset, commits: Runs, version: int) -> _Undoing:
-        """What an undo of those commits changes."""
-        snapshot, names = self._engine.snapshot, self._engine.symbols.names
+    def _plan(self, snapshot: Snapshot, dataset: Dataset, commits: Runs) -> Undoing:
+        """What an undo of those commits changes, as the next commit."""
+        names, version = self._engine.symbols.names, snapshot.head + 1
         ranges = self._touched(snapshot, dataset, commits)
-        part = _Undoing(dataset, version, {symbol: Undo(version, *times, commits) for symbol, times in ranges.items()})
+        part = Undoing(dataset, {symbol: Undo(version, *times, commits) for symbol, times in ranges.items()})
         scope = Scope(snapshot, dataset, *ALL_TIME, version_columns(dataset.kind), snapshot.head)
         for symbol, span, rows in self._reads.versions_by_span(scope, ranges):
             if rows.num_rows:
@@ -208,7 +196,7 @@ class Batches:
                     touch(symbol, entry.start, entry.end)
         return touched
 
-    def _commits_of(self, parts: Sequence[_Undoing], name: str) -> list[Commit]:
+    def _commits_of(self, parts: Sequence[Undoing], name: str) -> list[Commit]:
         recorded = max(time.time_ns(), self._engine.snapshot.recorded + 1)
         return [
             Commit(
@@ -222,26 +210,24 @@ class Batches:
                 replaced=part.other,
                 unchanged=part.left,
                 deleted=part.gone,
-                start=min(entry.start for entry in part.entries.values()),
-                end=max(entry.end for entry in part.entries.values()),
+                start=part.span[0],
+                end=part.span[1],
             )
             for place, part in enumerate(parts)
         ]
 
-    def _change(self, part: _Undoing, commit: Commit) -> Change:
+    def _change(self, part: Undoing, commit: Commit) -> Change:
         names = self._engine.symbols.names
-        assert commit.start is not None
-        assert commit.end is not None
         return Change(
             commit=commit.number,
             kind=commit.kind,
             interval=commit.interval,
             symbols=tuple(sorted(names[symbol] for symbol in part.entries)),
-            start=commit.start,
-            end=commit.end,
+            start=part.span[0],
+            end=part.span[1],
         )
 
-    def _recount(self, part: _Undoing) -> None:
+    def _recount(self, part: Undoing) -> None:
         """Bring the extents of the symbols up to date, which are known outside of the times that were touched."""
         series, dataset = self._engine.series, part.dataset
         for symbol, found in part.symbols.items():
@@ -305,28 +291,29 @@ class Batches:
                 yield Found(np.asarray(found.place)[held], found.rows.filter(pa.array(held)))
 
     def _hot(self, snapshot: Snapshot, dataset: Dataset, commits: Runs, columns: Sequence[str]) -> Iterator[Found]:
-        first, last = int(commits.since[0]), int(commits.until[-1])
-        for symbols, start, end in self._hot_parts(dataset):
+        between = int(commits.since[0]), int(commits.until[-1])
+        for symbols, times in self._hot_parts(dataset):
             with self._engine.query(f"read {dataset.kind}") as cursor:
-                rows = read_hot(cursor, snapshot, dataset, symbols, start, end, columns, (first, last))
+                rows = read_written(cursor, snapshot, dataset, symbols, times, between, columns)
             if rows.num_rows:
-                yield Found(rows["symbol"].to_numpy(), rows)
+                yield _gathered(Found(rows["symbol"].to_numpy(), rows))
 
-    def _hot_parts(self, dataset: Dataset) -> Iterator[tuple[list[int], int, int]]:
-        """The symbols with hot rows, and times `[start, end)`, in parts to be read at once."""
+    def _hot_parts(self, dataset: Dataset) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+        """The first and last of some symbols, and times `[start, end)`, whose hot rows are to be read at once."""
         index, chosen, rows = self._engine.hot, list[int](), 0
         for symbol, hot in sorted(index.symbols.get(dataset, {}).items()):
-            if hot.rows > ROWS_PER_HOT_QUERY:
-                for span in sorted(index.spans[dataset]):
-                    yield [symbol], *dataset.bounds(span)
-                continue
-            if chosen and rows + hot.rows > ROWS_PER_HOT_QUERY:
-                yield chosen, *ALL_TIME
+            busy = hot.rows > ROWS_PER_HOT_QUERY
+            if chosen and (busy or rows + hot.rows > ROWS_PER_HOT_QUERY):
+                yield (chosen[0], chosen[-1]), ALL_TIME
                 chosen, rows = [], 0
-            chosen.append(symbol)
-            rows += hot.rows
+            if busy:
+                for span in sorted(index.spans[dataset]):
+                    yield (symbol, symbol), dataset.bounds(span)
+            else:
+                chosen.append(symbol)
+                rows += hot.rows
         if chosen:
-            yield chosen, *ALL_TIME
+            yield (chosen[0], chosen[-1]), ALL_TIME
 
     def _archived(self, snapshot: Snapshot, dataset: Dataset, commits: Runs, columns: Sequence[str]) -> Iterator[Found]:
         for file in chain.from_iterable(snapshot.shelf(dataset).files.values()):
@@ -334,6 +321,16 @@ class Batches:
                 for groups in _runs(file):
                     rows = self._engine.reader.read(file, groups, ["timestamp", *columns])
                     yield Found(np.repeat(file.symbols[groups], file.rows[groups]), rows)
+
+
+def _gathered(found: Found) -> Found:
+    """The same with the rows of each symbol together, unless they are nearly so."""
+    symbols = np.asarray(found.place)
+    runs = 1 + np.count_nonzero(symbols[1:] != symbols[:-1])
+    if runs <= RUNS_PER_SYMBOL * np.count_nonzero(np.bincount(symbols)):
+        return found
+    order = np.argsort(symbols, kind="stable")
+    return Found(symbols[order], found.rows.take(pa.array(order)))
 
 
 def _runs(file: ArchiveFile) -> Iterator[list[int]]:

@@ -182,24 +182,42 @@ def read_hot(
     start: int,
     end: int,
     columns: Sequence[str],
-    commits: tuple[int, int] | None = None,
 ) -> pa.Table:
     """All versions above the archive's floors, up to the snapshot's commit, ordered by symbol, time and version.
 
-    Columns: symbol (id), timestamp (int64), commit, lost, source (id), and those asked for. `commits`: the first and
-    the last one whose rows are wanted.
+    Columns: symbol (id), timestamp (int64), commit, lost, source (id), and those asked for.
     """
     names = [name for name in dict.fromkeys((*_ALWAYS, *columns)) if name not in ("lost", PLACE)]
     selected = ", ".join([f"verdict = {Verdict.REJECTED:d} AS lost", *[f'"{name}"' for name in names]])
     chosen = ", ".join(str(int(symbol)) for symbol in symbols)
-    first, last = commits or (0, snapshot.head)
     table = cursor.sql(
         f"SELECT {selected} FROM {dataset.table} WHERE symbol IN ({chosen}) AND timestamp >= ? "
-        f"AND timestamp < ? AND commit >= ? AND commit <= ? ORDER BY symbol, timestamp, commit, rowid",
-        params=[start, end, first, last],
+        f"AND timestamp < ? AND commit <= ? ORDER BY symbol, timestamp, commit, rowid",
+        params=[start, end, snapshot.head],
     ).to_arrow_table()
     if PLACE in columns:
         table = table.append_column(PLACE, pa.array(_places(table)))
+    return _above_floors(snapshot, dataset, table)
+
+
+def read_written(
+    cursor: duckdb.DuckDBPyConnection,
+    snapshot: Snapshot,
+    dataset: Dataset,
+    symbols: tuple[int, int],
+    times: tuple[int, int],
+    commits: tuple[int, int],
+    columns: Sequence[str],
+) -> pa.Table:
+    """All versions above the archive's floors that lie between those symbols, times and commits, the last included
+    except of times, with symbol (id), timestamp (int64), commit and those columns, in no order: sorting costs more
+    than all the rest."""
+    selected = ", ".join(f'"{name}"' for name in dict.fromkeys(("symbol", "timestamp", "commit", *columns)))
+    table = cursor.sql(
+        f"SELECT {selected} FROM {dataset.table} WHERE symbol >= ? AND symbol <= ? AND timestamp >= ? "
+        f"AND timestamp < ? AND commit >= ? AND commit <= ?",
+        params=[*symbols, *times, *commits],
+    ).to_arrow_table()
     return _above_floors(snapshot, dataset, table)
 
 

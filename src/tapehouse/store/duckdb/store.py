@@ -313,8 +313,11 @@ class DuckDBStore:
 
     def undo(self, batch: str) -> Undone:
         """See `Undoes.undo`."""
+        prepared = self._batches.prepare(batch)
         with self._engine.writing, faults(f"undo {batch}"):
-            undone, changes = self._batches.undo(batch)
+            if self._batches.overtaken(prepared):
+                prepared = self._batches.prepare(batch)
+            undone, changes = self._batches.undo(prepared)
             for change in changes:
                 self._announcements.put(change)
         self._announcements.deliver()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from heapq import nsmallest
 from typing import NamedTuple
 
 import duckdb
@@ -14,6 +17,7 @@ import pyarrow.compute as pc
 from tapehouse.model import Kind, OnConflict
 from tapehouse.store.archive.columns import one_chunk
 from tapehouse.store.archive.files import PLACE, value_fields
+from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.hiding import Delete, Entry, Undo, active, not_hidden
 
 _IDENTITY = {Kind.TRADES: ("price", "size"), Kind.QUOTES: ("bid", "bid_size", "ask", "ask_size")}
@@ -74,6 +78,68 @@ class Effect(NamedTuple):
     left: np.ndarray
     left_by: np.ndarray
     after: np.ndarray
+
+
+EXAMPLES = 10
+"""Rows that an undo left, by name."""
+
+
+@dataclass(slots=True)
+class Remains:
+    """A symbol in the times that an undo touches: rows that come and go, and the first and last that is there then."""
+
+    gained: int = 0
+    first: int | None = None
+    last: int | None = None
+
+
+@dataclass(slots=True)
+class Undoing:
+    """One commit of an undo, found out before it is made: its entries by symbol, and what it changes.
+
+    `back`, `other` and `gone` count keys as `Effect` does; `spans` says where they are, `symbols` what is there then.
+    """
+
+    dataset: Dataset
+    entries: dict[int, Undo]
+    symbols: dict[int, Remains] = field(default_factory=dict)
+    spans: Counter[int] = field(default_factory=Counter)
+    back: int = 0
+    other: int = 0
+    gone: int = 0
+    left: int = 0
+    examples: list[tuple[str, int, int]] = field(default_factory=list)
+
+    @property
+    def version(self) -> int:
+        """The number of the commit."""
+        return next(iter(self.entries.values())).version
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """`[start, end)` of all that it touches."""
+        return min(e.start for e in self.entries.values()), max(e.end for e in self.entries.values())
+
+    def numbered(self, version: int) -> Undoing:
+        """The same as another commit."""
+        return replace(self, entries={symbol: e._replace(version=version) for symbol, e in self.entries.items()})
+
+    def add(self, symbol: int, name: str, span: int, found: Effect) -> None:
+        """Take note of what it changes in one span of a symbol."""
+        held = self.symbols.setdefault(symbol, Remains())
+        held.gained += len(found.back) - len(found.gone)
+        if len(found.after):
+            first, last = int(found.after.min()), int(found.after.max())
+            held.first = first if held.first is None else min(first, held.first)
+            held.last = last if held.last is None else max(last, held.last)
+        # Also where nothing changes, the span's files are to be written anew, or reads would go on asking.
+        self.spans[span] += max(1, len(found.back) + len(found.other) + len(found.gone))
+        self.back += len(found.back)
+        self.other += len(found.other)
+        self.gone += len(found.gone)
+        self.left += len(found.left)
+        left = zip(found.left.tolist(), found.left_by.tolist(), strict=True)
+        self.examples = nsmallest(EXAMPLES, [*self.examples, *((name, time, by) for time, by in left)])
 
 
 def effect(kind: Kind, rows: pa.Table, entries: Sequence[Entry], undo: Undo) -> Effect:
