@@ -84,6 +84,13 @@ def test_members_of_a_zip_have_fingerprints_of_their_own(tmp_path: Path) -> None
     assert one.fingerprint.crc != other.fingerprint.crc
 
 
+def test_a_zip_that_was_replaced_meanwhile_is_read_anew(tmp_path: Path) -> None:
+    for count in (10, 20):
+        with zipfile.ZipFile(tmp_path / "one.zip", "w") as archive:
+            archive.writestr("KO.csv", HEAD + "\n".join(DAYS[:count]))
+        assert load(tmp_path / "one.zip").totals.inserted == count
+
+
 @pytest.fixture
 def writing(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """A database that is being written: six rows are there, and more are in a transaction that is open."""

@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 
@@ -86,8 +87,8 @@ _TYPED = (
 
 def members_of(path: Path, suffixes: tuple[str, ...]) -> tuple[list[zipfile.ZipInfo], list[str]]:
     """The members of a zip file that can be loaded, and the names of the others."""
-    with reading(path), zipfile.ZipFile(path) as archive:
-        infos = [info for info in archive.infolist() if not info.is_dir()]
+    with reading(path):
+        infos = [info for info in _archive(path).infolist() if not info.is_dir()]
     if len(infos) > MAX_MEMBERS:
         raise UnreadableFile(f"{path.name} has {len(infos):,} members; at most {MAX_MEMBERS:,} are taken")
     infos = [info for info in infos if not any(part[:1] in "._" for part in Path(info.filename).parts)]
@@ -232,14 +233,25 @@ def _zstd_pieces(path: Path, piece_bytes: int) -> Pieces:
 
 
 def _zip_pieces(path: Path, member: str, piece_bytes: int) -> Pieces:
-    with zipfile.ZipFile(path) as archive:
-        info = archive.getinfo(member)
-        check_member(path, info)
-        done = 0
-        with archive.open(info) as file:
-            while piece := file.read(piece_bytes):
-                done += len(piece)
-                yield piece, min(info.compress_size, int(done * info.compress_size / max(info.file_size, 1)))
+    archive = _archive(path)
+    info = archive.getinfo(member)
+    check_member(path, info)
+    done = 0
+    with archive.open(info) as file:
+        while piece := file.read(piece_bytes):
+            done += len(piece)
+            yield piece, min(info.compress_size, int(done * info.compress_size / max(info.file_size, 1)))
+
+
+def _archive(path: Path) -> zipfile.ZipFile:
+    """The zip file, open; its list of members is read once for all of them."""
+    stat = path.stat()
+    return _opened_archive(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _opened_archive(path: Path, size: int, mtime_ns: int) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
 
 
 def _without_mark(pieces: Pieces) -> Pieces:

@@ -126,7 +126,7 @@ def _text(data: bytes) -> str:
 def _fits(held: Sequence[pa.RecordBatch], batch: pa.RecordBatch, rows: int) -> bool:
     """Whether one more batch goes with those: of the same types, and not too much in all."""
     count, size = sum(each.num_rows for each in held), sum(each.nbytes for each in held)
-    return batch.schema.equals(held[0].schema) and count + batch.num_rows <= rows and size <= _BATCH_BYTES
+    return bool(batch.schema.equals(held[0].schema)) and count + batch.num_rows <= rows and size <= _BATCH_BYTES
 
 
 def _typed(values: Sequence[Any]) -> pa.Array:
