@@ -62,26 +62,26 @@ class Gathering:
     def __init__(self) -> None:
         self.pieces: list[Piece] = []
         self.rows = self.bytes = 0
+        self._last: FileLoad | None = None
 
     def add(self, piece: Piece) -> None:
         self.pieces.append(piece)
         if piece.table is not None:
+            self._last = piece.file
             self.rows += piece.table.num_rows
             self.bytes += piece.table.nbytes
 
     def drop(self, file: FileLoad) -> None:
         """Forget the rows of a file that is given up."""
         kept = [piece for piece in self.pieces if piece.file is not file]
-        self.pieces, self.rows, self.bytes = [], 0, 0
+        self.pieces, self.rows, self.bytes, self._last = [], 0, 0, None
         for piece in kept:
             self.add(piece)
 
     def takes(self, file: FileLoad, *, together: bool) -> bool:
         """Whether that file's rows can be in one commit with what waits."""
-        others = [piece.file for piece in self.pieces if piece.rows]
-        if not others or others[-1] is file:
-            return True
-        return together and series_of(others[-1]) == series_of(file)
+        last = self._last
+        return last is None or last is file or (together and series_of(last) == series_of(file))
 
     def by_file(self) -> Iterator[tuple[FileLoad, pa.Table]]:
         """Each file that has rows with all of them."""
