@@ -221,10 +221,8 @@ def _csv_column(column: pa.Array, times: Times) -> pa.Array:
     return column
 
 
-_LOOKS_MISSING = pa.array(
-    ["", "null", "NULL", "Null", "NA", "N/A", "n/a", "#N/A", "None", "none", "-", "\\N", "nan", "NaN", "NAN"]
-)
-"""Text that readers of CSV take for a missing value."""
+_LOOKS_MISSING = r"^(|null|NULL|Null|NA|#?N/A|n/a|[Nn]one|-|\\N|nan|NaN|NAN)$"
+"""Text that readers of CSV take for a missing value. No array of it: making one imports pandas."""
 _SPECIAL = r'["\r\n]|^\s|\s$'
 
 
@@ -234,7 +232,7 @@ def _needs_quotes(column: pa.Array, delimiter: str) -> bool:
         column = column.dictionary
     if not pa.types.is_string(column.type) or column.null_count == len(column):
         return False
-    missing = pc.any(pc.is_in(column, _LOOKS_MISSING)).as_py()
+    missing = pc.any(pc.match_substring_regex(column, _LOOKS_MISSING)).as_py()
     return bool(missing or pc.any(pc.match_substring_regex(column, f"{_SPECIAL}|{delimiter}")).as_py())
 
 
