@@ -266,6 +266,8 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
 
     `recorded` is UTC nanoseconds and never runs backwards. `rejected` rows lost to stored ones under `keep` or
     `prefer`; they are kept as versions that were never current. `start` and `end` span the rows, `[start, end)`.
+    `action` is write, delete or undo; of an undo, `deleted` counts rows that went, `inserted` and `replaced` those that
+    came back where there was none or another one, `unchanged` those of the batch that others have changed since.
     """
 
     number: int
