@@ -40,6 +40,9 @@ from tapehouse.model import Instrument, Instruments
 from tapehouse.store.base import Series
 from tapehouse.times import format_time
 
+DATA_FOLDER_MARK = "owner.lock"
+"""A folder with this file is a store's; what is in it is not loaded, and not exported to."""
+
 
 def export(
     source: Source,
@@ -86,6 +89,8 @@ def _finished(folder: Path, options: ExportOptions) -> Manifest | None:
 def _begin(source: Source, folder: Path, options: ExportOptions, existing: Existing) -> tuple[Journal, list[Series]]:
     """The folder made ours, and what is to be exported to it."""
     was_there = folder.exists()
+    if mark := next((each for each in (folder, *folder.parents) if (each / DATA_FOLDER_MARK).exists()), None):
+        raise Conflict(f"{mark} is the data folder of a store; export to another one", folder=str(folder))
     if (old := read_manifest(folder)) is not None and existing is Existing.REFUSE:
         raise Conflict(f"{folder} has an export already; --overwrite replaces it", folder=str(folder))
     fd, lines = claim(folder)

@@ -291,3 +291,11 @@ def test_a_journal_that_cannot_be_written_to_is_cut_back(tmp_path: Path, monkeyp
             journal.append(fd, journal.Done(series="bars 1m", symbols=("A",)))
     os.close(fd)
     assert path.read_bytes() == b"before\n"
+
+
+def test_a_stores_own_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "owner.lock").touch()
+    for folder in (tmp_path, tmp_path / "archive" / "out"):
+        with pytest.raises(Conflict, match="data folder"):
+            export(Held(filled()), folder)
+    assert names_in(tmp_path) == {"owner.lock"}
