@@ -90,9 +90,10 @@ def _counts(line: bytes) -> tuple[int, ...]:
 def _rows(sample: Sample, seen: Seen) -> list[list[str]] | None:
     """The first rows and the last; None when they are not plain, or not as wide as they should be."""
     head, tail = sample.head[:LOOK_BYTES], sample.tail[-LOOK_BYTES:]
-    if not (head + tail).isascii() or b'"' in head or b'"' in tail:
-        return None
-    lines = head.decode().split("\n")[seen.dialect.header :]
+    _, _, body = head.partition(b"\n") if seen.dialect.header else (b"", b"", head)
+    if not (head + tail).isascii() or b'"' in body or b'"' in tail:
+        return None  # in a header quotes do no harm: it is the same as that of the layout
+    lines = body.decode().split("\n")
     if not (sample.whole and len(head) == len(sample.head)):
         lines.pop()
     lines += tail.decode().split("\n")[1:]
