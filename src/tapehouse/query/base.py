@@ -21,6 +21,9 @@ Bound = int | date
 COMMIT_NUMBERS_END = 10**12
 """An `as_of` below it is a commit number, from it on a time: it is the nanosecond 1970-01-01T00:16:40Z."""
 
+GROUPINGS = ("asset_class", "currency", "calendar")
+"""What of an instrument puts it into a group."""
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How much one request may ask for."""
@@ -131,7 +134,13 @@ class History(Protocol):
         measures: Sequence[str],
         groups: Mapping[str, Sequence[str]] | None = None,
     ) -> pa.Table:
-        """Measures per symbol or group and time bucket, from `request.interval` or the finest bars stored."""
+        """Measures per symbol or group and time bucket, from `request.interval` or the finest bars stored.
+
+        The measure `correlation` stands alone: a row for each pair of symbols (see `query.correlation`).
+        """
+
+    def groups(self, by: str, symbols: Sequence[str] | None = None) -> dict[str, list[str]]:
+        """The symbols (default: all) by what `by`, one of `GROUPINGS`, is of their instruments; `none` if unknown."""
 
     def instrument(self, symbol: str) -> Instrument:
         """What is known of the symbol; the defaults when nothing is."""

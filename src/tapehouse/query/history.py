@@ -10,10 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from tapehouse.errors import NotSupported
+from tapehouse.errors import InvalidRequest, NotSupported
 from tapehouse.model import NAME, Commit, Instrument, Interval, Kind, read_schema, wildcard
 from tapehouse.query.answer import Pager, Rows, StoredAnswer, segments_of
-from tapehouse.query.base import Coverage, Limits, Request
+from tapehouse.query.base import GROUPINGS, Coverage, Limits, Request
 from tapehouse.query.gaps import coverage_of
 from tapehouse.query.holdings import Holdings
 from tapehouse.query.measures import Groups, Measures
@@ -153,6 +153,16 @@ class StoredHistory:
     ) -> pa.Table:
         """See `History.aggregate`."""
         return Measures(self._store, self._holdings, self._limits).table(request, bucket, measures, groups)
+
+    def groups(self, by: str, symbols: Sequence[str] | None = None) -> dict[str, list[str]]:
+        """See `History.groups`."""
+        if by not in GROUPINGS:
+            raise InvalidRequest(f"symbols are grouped by one of {', '.join(GROUPINGS)}, not by {by[:64]!r}")
+        instruments = self._holdings.instruments()
+        groups: dict[str, list[str]] = {}
+        for symbol in check_symbols(symbols, self._limits) or self._store.symbols():
+            groups.setdefault(getattr(instruments.of(symbol), by) or "none", []).append(symbol)
+        return dict(sorted(groups.items()))
 
     def instrument(self, symbol: str) -> Instrument:
         """See `History.instrument`."""

@@ -15,6 +15,7 @@ from tapehouse.calendars import timeline
 from tapehouse.errors import InvalidRequest, LimitExceeded, NotFound
 from tapehouse.model import TIMESTAMP, Instrument, Interval, Kind
 from tapehouse.query.base import Limits, Request
+from tapehouse.query.correlation import MEASURE, correlations
 from tapehouse.query.holdings import Holdings
 from tapehouse.query.plan import check_symbols, name_of, reach_of, resolve, stored_text
 from tapehouse.resample import GROUP_MEASURES, MEASURES, check_measures
@@ -42,6 +43,8 @@ class Measures:
 
     def table(self, request: Request, bucket: Interval, measures: Sequence[str], groups: Groups | None) -> pa.Table:
         """See `History.aggregate`; the request's columns, limit, order and page have no part in it."""
+        if MEASURE in measures:
+            return self._correlations(request, bucket, measures, groups)
         check_measures(measures, MEASURES if groups is None else GROUP_MEASURES)
         _check(request, bucket, groups)
         asked = request.symbols if groups is None else sorted({s for members in groups.values() for s in members})
@@ -56,6 +59,27 @@ class Measures:
         of = {symbol: instruments.of(symbol) for symbol in options}
         jobs = _of_symbols(options, of) if groups is None else _of_groups(request, bucket, groups, options, of)
         return _in_order([self._run(job, request, bucket, measures, commit) for job in jobs])
+
+    def _correlations(
+        self, request: Request, bucket: Interval, measures: Sequence[str], groups: Groups | None
+    ) -> pa.Table:
+        if tuple(measures) != (MEASURE,) or groups is not None:
+            raise InvalidRequest(f"{MEASURE} has a row per pair of symbols, and is asked for alone and without groups")
+        closes = self.table(request, bucket, ("close",), None)
+        names = closes["symbol"].unique().to_pylist()
+        if len(names) < 2:
+            raise InvalidRequest(f"{MEASURE} needs at least two symbols with rows, not {', '.join(names) or 'none'}")
+        if len(names) > self._limits.symbols:
+            raise LimitExceeded(
+                f"{MEASURE} of {len(names)} symbols; at most {self._limits.symbols} at once", limit=self._limits.symbols
+            )
+        instruments = self._holdings.instruments()
+        found = {}
+        for name in names:
+            rows = closes.filter(pc.equal(closes["symbol"], name))
+            stamps = rows["timestamp"].combine_chunks()
+            found[name] = _numbered(stamps, bucket, instruments.of(name)), rows["close"].to_numpy()
+        return correlations(found)
 
     def _run(
         self, job: Job, request: Request, bucket: Interval, measures: Sequence[str], commit: int | None
@@ -94,6 +118,14 @@ class Measures:
                 limit=self._limits.buckets,
             )
         return start, end
+
+
+def _numbered(stamps: pa.Array, bucket: Interval, instrument: Instrument) -> np.ndarray:
+    """Bucket starts as numbers that are the same for the same bucket: of days by their date, wherever they begin."""
+    if bucket.by_calendar:
+        stamps = pc.local_timestamp(stamps.cast(pa.timestamp("ns", instrument.timezone)))
+    numbers: np.ndarray = stamps.cast(pa.int64()).to_numpy()
+    return numbers
 
 
 def _check(request: Request, bucket: Interval, groups: Groups | None) -> None:

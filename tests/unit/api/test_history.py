@@ -464,3 +464,47 @@ def test_lists_of_many_symbols_are_made_in_parts_off_the_loop(
     assert [each["symbol"] for each in found] == ["AAPL", "MSFT", *names]
     assert max(size for _, size in encoded) <= 1_000
     assert {name.partition("_")[0] for name, _ in encoded} == {"tapehouse-scan"}
+
+
+def test_aggregate_takes_long_lists_in_a_body(client: Client) -> None:
+    groups = {"one": ["AAPL"], "both": ["AAPL", "MSFT"]}
+    body = {"bucket": "1d", "measures": ["volume"], "groups": groups, "layout": "rows", "end": "2024-01-03"}
+
+    query = "bucket=1d&measures=volume&group=one:AAPL&group=both:AAPL,MSFT&layout=rows&end=2024-01-03"
+    posted = client.post("/v1/aggregate", json=body).json()["rows"]
+    assert posted == client.get(f"/v1/aggregate?{query}").json()["rows"]
+    assert {row["group"]: row["volume"] for row in posted} == {"one": 100.0, "both": 200.0}
+
+
+@pytest.mark.parametrize(
+    ("body", "parameter"),
+    [
+        ([], None),
+        ({"groups": {"g": "AAPL"}}, None),
+        ({"bucket": "1d", "nope": 1}, "nope"),
+        ({"measures": ["close"]}, "bucket"),
+        ({"bucket": "1d", "groups": {"g": ["AAPL"]}, "group_by": "calendar"}, "groups"),
+        ({"bucket": "1d", "group": ["g:AAPL"], "group_by": "calendar"}, "group_by"),
+        ({"bucket": "1d", "group_by": "sector"}, "group_by"),
+    ],
+)
+def test_a_body_of_aggregate_that_is_none(client: Client, body: Any, parameter: str | None) -> None:
+    refused(client.post("/v1/aggregate", json=body), 400, "invalid_request", parameter)
+
+
+def test_groups_by_what_instruments_are(client: Client, store: MemoryStore) -> None:
+    store.put_instruments([Instrument(pattern="AAPL", asset_class="equity")])
+    query = "/v1/aggregate?bucket=1mo&measures=volume&layout=rows"
+    rows = client.get(f"{query}&group_by=asset_class").json()["rows"]
+    assert [(row["group"], row["volume"]) for row in rows] == [("equity", 300.0), ("none", 200.0)]
+    rows = client.get(f"{query}&group_by=asset_class&symbols=AAPL").json()["rows"]
+    assert [row["group"] for row in rows] == ["equity"]
+
+
+def test_correlation_in_every_format(client: Client) -> None:
+    path = "/v1/aggregate?bucket=1d&measures=correlation"
+    assert client.get(f"{path}&layout=rows").json() == {
+        "rows": [{"symbol": "AAPL", "other": "MSFT", "correlation": None, "returns": 1}]
+    }
+    assert client.get(f"{path}&format=csv").text == "symbol,other,correlation,returns\nAAPL,MSFT,,1\n"
+    refused(client.get(f"{path},close"), 400, "invalid_request")

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from functools import partial
 from itertools import groupby, islice
 from typing import Annotated, Any
 
 import msgspec
+import pyarrow as pa
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
 from tapehouse.api.answers.rows import answer_rows, answer_table
+from tapehouse.api.bodies import body_of
 from tapehouse.api.context import Context, Here, capable, check_number
 from tapehouse.api.formats import ROWS_DOCUMENTED, answer_list
 from tapehouse.api.keys import Scope
 from tapehouse.api.problems import documented
 from tapehouse.api.routes import parameters as given
 from tapehouse.api.security import needs
-from tapehouse.errors import LimitExceeded, NotFound
+from tapehouse.errors import InvalidRequest, LimitExceeded, NotFound
 from tapehouse.model import Commit, Kind, check_symbol
 from tapehouse.query.base import COMMIT_NUMBERS_END, Coverage
 from tapehouse.store.base import Capability, Series
@@ -55,6 +57,18 @@ _INSTRUMENT = {
     "asset_class": "equity",
 }
 INSTRUMENTS_DOCUMENTED = documented(401, 403, 422, 501, example={"instruments": [_INSTRUMENT]})
+Groups = Mapping[str, Sequence[str]]
+_AGGREGATE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"type": "object"},
+                "example": {"bucket": "1d", "measures": ["return"], "groups": {"banks": ["BAC", "C", "JPM"]}},
+            }
+        },
+    }
+}
 COMMIT_EXAMPLE = {
     "number": 13,
     "recorded": "2024-01-03T09:00:00.123Z",
@@ -125,8 +139,28 @@ async def aggregate(
 ) -> Response:
     """One row per symbol, or per group of symbols, and bucket of time. `return` is close / previous close - 1;
     `volatility` is the square root of the sum of squared log returns in the bucket."""
+    return await _aggregate(request, here, asked, asked.groups())
+
+
+@router.post("/aggregate", responses=_ROWS, openapi_extra=_AGGREGATE_BODY, summary="Measures, for long lists")
+async def post_aggregate(
+    request: Request, here: Here, asked: Annotated[given.Nothing, Depends(given.Nothing.of)]
+) -> Response:
+    """The same with the parameters in a JSON object, lists as lists, and `groups` as an object: name to symbols."""
+    async with body_of(request, here) as body:
+        found, groups = given.aggregate_of(body)
+        return await _aggregate(request, here, found, groups)
+
+
+async def _aggregate(request: Request, here: Context, asked: given.Aggregate, groups: Groups | None) -> Response:
     check_number(here, asked.symbols)
-    ask = partial(here.history.aggregate, asked.request(), asked.bucket, asked.measures, asked.groups())
+    if groups is not None and asked.group_by is not None:
+        raise InvalidRequest("give one of group and group_by", parameter="group_by")
+
+    def ask() -> pa.Table:
+        found = here.history.groups(asked.group_by, asked.symbols) if asked.group_by else groups
+        return here.history.aggregate(asked.request(), asked.bucket, asked.measures, found)
+
     return await answer_table(here, request, asked, here.workers.scan, ask)
 
 

@@ -6,8 +6,9 @@ import difflib
 from collections.abc import Callable
 from datetime import date
 from functools import cache
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
+import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, WithJsonSchema
 from starlette.datastructures import QueryParams
 from starlette.requests import Request as HTTPRequest
@@ -208,15 +209,19 @@ class Aggregate(Selected):
     bucket: AnInterval = Field(description="The time of one row.", examples=["1mo"])
     measures: Names = Field(
         list(DEFAULT_MEASURES),
-        description="A comma list of open high low close volume vwap count trades return volatility.",
+        description="A comma list of open high low close volume vwap count trades return volatility; "
+        "or correlation, alone: a row per pair of symbols.",
     )
     group: list[str] | None = Field(None, description="`name:SYM,SYM`, repeated: a row per group.")
+    group_by: Literal["asset_class", "currency", "calendar"] | None = Field(
+        None, description="A row per group of instruments that are alike in that."
+    )
 
     def request(self) -> Request:
         """The rows to compute from."""
         return Request(
             interval=self.interval,
-            symbols=_tuple(self.symbols),
+            symbols=None if self.group_by else _tuple(self.symbols),
             start=self.start,
             end=self.end,
             as_of=self.as_of,
@@ -237,6 +242,33 @@ class Aggregate(Selected):
                 )
             groups[name] = symbols
         return groups
+
+
+class GroupedBody(msgspec.Struct, forbid_unknown_fields=False):
+    """The groups of a body whose other members are the parameters of `Aggregate`."""
+
+    groups: dict[str, list[str]] | None = None
+
+
+def aggregate_of(body: bytes | bytearray) -> tuple[Aggregate, dict[str, tuple[str, ...]] | None]:
+    """The parameters and the groups of a JSON object; an error names the member that is wrong."""
+    try:
+        document = msgspec.json.decode(body, type=dict[str, Any])
+        named = msgspec.convert({"groups": document.pop("groups", None)}, GroupedBody).groups
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        raise InvalidRequest(f"the body is no JSON object of parameters and `groups`: {exc}") from exc
+    items = [
+        (name, value if isinstance(value, str) else msgspec.json.encode(value).decode())
+        for name, values in document.items()
+        for value in (values if isinstance(values, list) else [values])
+        if value is not None
+    ]
+    asked = Aggregate.parse(QueryParams(items))
+    if named is None:
+        return asked, asked.groups()
+    if asked.group is not None or asked.group_by is not None:
+        raise InvalidRequest("give one of groups, group and group_by", parameter="groups")
+    return asked, {name: tuple(members) for name, members in named.items()}
 
 
 class Match(Parameters):
