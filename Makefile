@@ -9,9 +9,8 @@ help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: setup ## Set up, load the example data into ./data, serve, and print the address
-	@[ -n "$$($(BIN)/tapehouse symbols 2>/dev/null)" ] || \
-		$(BIN)/tapehouse load examples/data/us-daily.csv.gz --instruments examples/instruments.toml
-	@exec $(BIN)/tapehouse serve
+	@env -u TAPEHOUSE_URL $(BIN)/tapehouse load --if-empty examples/data/us-daily.csv.gz --instruments examples/instruments.toml
+	@exec env -u TAPEHOUSE_URL $(BIN)/tapehouse serve
 
 test: setup-test ## Set up what the tests need, check the code, run every test
 	@tools/parts.sh

@@ -47,7 +47,7 @@ from tapehouse.bulk.checks.base import Checks, Validate
 from tapehouse.calendars import timeline
 from tapehouse.codec import read_instruments
 from tapehouse.errors import InvalidSetting, TapehouseError, UnreadableFile
-from tapehouse.jobs.base import LoadFiles
+from tapehouse.jobs.base import Jobs, LoadFiles
 from tapehouse.jobs.loads import LoadJobs
 from tapehouse.jobs.runner import Runner
 from tapehouse.jobs.spool import Spool
@@ -315,6 +315,7 @@ class Background:
         self._ready = threading.Event()
         self._stop: Callable[[], object] | None = None
         self._interrupt: Callable[[], object] = lambda: None
+        self._jobs: Jobs | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(
             target=self._run, args=(store, socket_path, settings), name="tapehouse-server", daemon=True
@@ -340,6 +341,11 @@ class Background:
             self._thread.join()
             raise
 
+    @property
+    def busy(self) -> bool:
+        """Whether jobs run or wait."""
+        return self._jobs is not None and any(not job.state.is_over for job in self._jobs.jobs())
+
     def _run(self, store: Store, socket_path: Path, settings: Settings) -> None:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -355,6 +361,7 @@ class Background:
         async with AsyncExitStack() as stack:
             loads = await stack.enter_async_context(_loads(store, settings))
             self._interrupt = loads.jobs.stop
+            self._jobs = loads.jobs
             api = _api(store, settings, None, loads)
             stack.push_async_callback(asyncio.to_thread, api.close)
             door = Door(api.over_socket, settings, stack.enter_context(_unix_socket(socket_path)))

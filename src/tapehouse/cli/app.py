@@ -11,7 +11,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tapehouse.cli import context, doctor, exporting, loading, reading, serving, writing
+from tapehouse.cli import context, doctor, exporting, reading, serving, writing
+from tapehouse.cli.loads import commands, load
+from tapehouse.cli.loads.options import with_values
 from tapehouse.errors import TapehouseError
 
 HELP = """A market-data server that you run yourself.
@@ -39,7 +41,12 @@ def options(
 
 
 app.command()(serving.serve)
-app.command()(loading.load)
+app.command()(load.load)
+app.command()(commands.batches)
+app.command()(commands.undo)
+app.command()(commands.certify)
+app.command()(commands.quality)
+app.command()(commands.jobs)
 app.command()(exporting.export)
 app.command()(reading.bars)
 app.command()(reading.symbols)
@@ -56,7 +63,7 @@ app.command("version")(doctor.versions)
 
 def main() -> NoReturn:
     """Run the command line of this process."""
-    arguments = sys.argv[1:]
+    arguments = with_values(sys.argv[1:])
     debug = "--debug" in arguments
     if not debug:
         sys.excepthook = _fault

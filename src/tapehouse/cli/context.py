@@ -104,6 +104,15 @@ def report(error: TapehouseError, *, as_json: bool) -> None:
         say(f"  {hint}")
 
 
+def confirm(question: str, yes: bool) -> None:
+    """Ask, unless told not to; where nobody can be asked, that is wrong usage."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("there is no terminal to ask at; say --yes", param_hint="--yes")
+    typer.confirm(question, abort=True, err=True)
+
+
 def hint_for(error: TapehouseError) -> str | None:
     """What to do about it, where the message does not say."""
     if error.code == "not_found" and "folder" in error.details:

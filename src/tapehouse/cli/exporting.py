@@ -22,47 +22,60 @@ INTERRUPTED = 130
 _SHOWN = 20
 
 
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the files go.")]
+Symbols = Annotated[list[str] | None, typer.Argument(metavar="[SYMBOL]...", help="Default: all.")]
+Match = Annotated[
+    list[str] | None, typer.Option("--match", "-m", metavar="PATTERN", help="Symbols such as 'BTC*'; repeatable.")
+]
+Kinds = Annotated[list[str] | None, typer.Option("--kind", metavar="KIND", help="bars, trades or quotes; repeatable.")]
+Intervals = Annotated[
+    list[str] | None, typer.Option("--interval", "-i", metavar="INTERVAL", help="Of bars; repeatable.")
+]
+Columns = Annotated[str | None, typer.Option(help="Names with commas between them; default: all.")]
+AsOf = Annotated[str | None, typer.Option(metavar="COMMIT|TIME", help="What was known then.")]
+Source = Annotated[str | None, typer.Option(help="The rows of that source, current or not.")]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="FORMAT",
+        help="parquet, arrow, feather, csv, tsv or jsonl (also csv.gz .zst .xz .zip), sqlite or duckdb.",
+    ),
+]
+Partition = Annotated[
+    str,
+    typer.Option("--partition", "-p", metavar="BY", help="symbol, year, month, day, symbol,month ..., or none."),
+]
+Resample = Annotated[bool, typer.Option("--resample", help="Make the bars of the interval where they are not stored.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished export in the folder.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the export, and files of the same names, in the folder.")
+]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Compare the files in the folder with their manifest; write nothing.")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="For reading and writing; default: one per core.")]
+
+
 def export(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the files go.")],
-    symbols: Annotated[list[str] | None, typer.Argument(metavar="[SYMBOL]...", help="Default: all.")] = None,
-    match: Annotated[
-        list[str] | None, typer.Option("--match", "-m", metavar="PATTERN", help="Symbols such as 'BTC*'; repeatable.")
-    ] = None,
-    kind: Annotated[
-        list[str] | None, typer.Option("--kind", metavar="KIND", help="bars, trades or quotes; repeatable.")
-    ] = None,
-    interval: Annotated[
-        list[str] | None, typer.Option("--interval", "-i", metavar="INTERVAL", help="Of bars; repeatable.")
-    ] = None,
+    folder: Folder,
+    symbols: Symbols = None,
+    match: Match = None,
+    kind: Kinds = None,
+    interval: Intervals = None,
     start: Start = None,
     end: End = None,
-    columns: Annotated[str | None, typer.Option(help="Names with commas between them; default: all.")] = None,
-    as_of: Annotated[str | None, typer.Option(metavar="COMMIT|TIME", help="What was known then.")] = None,
-    source: Annotated[str | None, typer.Option(help="The rows of that source, current or not.")] = None,
-    format_: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            "-f",
-            metavar="FORMAT",
-            help="parquet, arrow, feather, csv, tsv or jsonl (also csv.gz .zst .xz .zip), sqlite or duckdb.",
-        ),
-    ] = "parquet",
-    partition: Annotated[
-        str,
-        typer.Option("--partition", "-p", metavar="BY", help="symbol, year, month, day, symbol,month ..., or none."),
-    ] = "symbol",
-    resample: Annotated[
-        bool, typer.Option("--resample", help="Make the bars of the interval where they are not stored.")
-    ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished export in the folder.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the export, and files of the same names, in the folder.")
-    ] = False,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Compare the files in the folder with their manifest; write nothing.")
-    ] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="For reading and writing; default: one per core.")] = None,
+    columns: Columns = None,
+    as_of: AsOf = None,
+    source: Source = None,
+    format_: Format = "parquet",
+    partition: Partition = "symbol",
+    resample: Resample = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    verify: Verify = False,
+    threads: Threads = None,
     json: Json = False,
     store: Where = None,
 ) -> None:

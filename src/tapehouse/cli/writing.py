@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tapehouse.cli import tables
-from tapehouse.cli.context import End, Interval, Json, Kind, Start, Where, Yes, connect, emit, timed
+from tapehouse.cli.context import End, Interval, Json, Kind, Start, Where, Yes, confirm, connect, emit, timed
 
 if TYPE_CHECKING:
     from tapehouse.model import Instrument
@@ -28,21 +27,13 @@ def delete(
     """Delete the rows of a span. Reads as of an earlier commit still see them."""
     span = f"{start or 'the beginning'} to {end or 'the end'}"
     what = " ".join(filter(None, [interval, kind]))
-    _confirm(f"Delete {what} of {', '.join(symbols)}, {span}?", yes)
+    confirm(f"Delete {what} of {', '.join(symbols)}, {span}?", yes)
     with connect(store) as client:
         commit = client.delete(symbols, kind=kind, interval=interval, start=start, end=end)
     if json:
         emit(timed(commit))
     else:
         typer.echo(f"{commit.deleted:,} rows deleted, commit {commit.number}")
-
-
-def _confirm(question: str, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise typer.BadParameter("there is no terminal to ask at; say --yes", param_hint="--yes")
-    typer.confirm(question, abort=True, err=True)
 
 
 def compact(

@@ -459,6 +459,11 @@ class Client:
         """The store itself, when this process has it open; None when it is behind a server."""
         return self._backend.store if isinstance(self._backend, Local) else None
 
+    @property
+    def is_owner_elsewhere(self) -> bool:
+        """Whether the store is a folder that another process of this machine has open."""
+        return isinstance(self._backend, Shell) and self._backend.server.socket is not None
+
     def _run(self, operation: Operation[T]) -> T:
         return self._backend.run(operation)
 

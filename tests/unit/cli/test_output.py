@@ -7,7 +7,9 @@ import json
 import pytest
 
 from tapehouse.bulk.base import Counts, FileReport, LoadReport, Problem, Progress, RecognisedFile
-from tapehouse.cli import context, loading, tables
+from tapehouse.cli import context, tables
+from tapehouse.cli.loads.progress import said
+from tapehouse.cli.loads.report import exit_code
 from tapehouse.errors import NotFound, Unauthenticated
 from tapehouse.model import Commit, Kind
 
@@ -52,7 +54,7 @@ def test_progress() -> None:
         rows_per_s=4_000.4,
         eta_s=9.2,
     )
-    assert loading.said(progress) == "25%, 12,000 rows, 4,000 rows/s, 3 bad, 9 s left"
+    assert said(progress) == "25%, 12,000 rows, 4,000 rows/s, 3 bad, 9 s left"
 
 
 def report(*, quarantined: int = 0, problem: Problem | None = None, interrupted: bool = False) -> LoadReport:
@@ -78,7 +80,7 @@ def report(*, quarantined: int = 0, problem: Problem | None = None, interrupted:
     ],
 )
 def test_exit_codes_of_load(given: LoadReport, strict: bool, code: int) -> None:
-    assert loading.exit_code(given, strict) == code
+    assert exit_code(given, strict) == code
 
 
 def test_times_are_text_as_over_http() -> None:

@@ -1,0 +1,1 @@
+"""`tapehouse load`, and what can be asked of what was loaded."""

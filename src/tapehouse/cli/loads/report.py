@@ -1,0 +1,70 @@
+"""What `tapehouse load` says before and after."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from tapehouse.cli.context import say
+
+if TYPE_CHECKING:
+    from tapehouse.bulk import LoadReport, RecognisedFile
+    from tapehouse.model import Instrument
+
+_REASONS_SHOWN = 5
+_FILES_SHOWN = 100
+
+
+def say_plan(files: list[RecognisedFile], instruments: list[Instrument] | None) -> None:
+    """What each file is taken for; of very many, the first and those that cannot be loaded."""
+    from tapehouse.bulk import describe
+
+    for number, file in enumerate(files):
+        if number < _FILES_SHOWN or file.problem is not None:
+            for line in describe(file, instruments):
+                say(line)
+    if (hidden := len(files) - _FILES_SHOWN) > 0:
+        say(f"and {hidden:,} more files")
+
+
+def show(report: LoadReport) -> None:
+    """What became of every row: details to standard error, the summary to standard output."""
+    for file in report.files:
+        for note in file.notes:
+            say(f"{file.file.name}: {note}")
+        for rejection in file.rejections[:_REASONS_SHOWN]:
+            lines = ", ".join(f"{row.line:,}" for row in rejection.examples[:3])
+            say(f"{file.file.name}: {rejection.rows:,} rows to quarantine: {rejection.reason} (line {lines})")
+        if (hidden := len(file.rejections) - _REASONS_SHOWN) > 0:
+            say(f"{file.file.name}: and {hidden} other reasons")
+        if file.problem is not None:
+            say(f"{file.file.name}: not loaded to its end: {file.problem.message}")
+    totals = report.totals
+    counts = ("inserted", "replaced", "unchanged", "rejected", "quarantined", "unwritten")
+    what = ", ".join(f"{getattr(totals, name):,} {name}" for name in counts if getattr(totals, name))
+    pace = f"{totals.read / report.seconds:,.0f} rows/s" if report.seconds else ""
+    typer.echo(f"{totals.read:,} rows read in {report.seconds:,.1f} s ({pace}): {what or 'nothing to do'}")
+    typer.echo(f"batch {report.batch}, {totals.commits:,} commits")
+    if report.quarantine:
+        typer.echo(f"bad rows are in {report.quarantine}")
+    if report.certificate is not None:
+        certified = report.certificate
+        typer.echo(f"certified: {certified.series:,} series, {certified.rows:,} rows are in the store as in the files")
+    for kept in report.set_aside:
+        say(f"{kept.rows:,} rows could not be written and are kept in {kept.path}: {kept.problem.message}")
+    if report.grades:
+        counted = ", ".join(f"{count:,} {grade}" for grade, count in report.grades.items())
+        typer.echo(f"quality of the series: {counted} (`tapehouse quality` says why)")
+    if report.interrupted:
+        batch = report.resume or report.batch
+        say(f"interrupted: what was committed stays; go on with: tapehouse load FILES --resume {batch}")
+
+
+def exit_code(report: LoadReport, strict: bool) -> int:
+    """0 when every file was read to its end; with `strict`, and no row was bad."""
+    if report.interrupted:
+        return 130
+    if not report.complete:
+        return 1
+    return 1 if strict and report.totals.quarantined else 0

@@ -1,0 +1,171 @@
+"""Loads through the owner of a folder, as people ask for them; and what can be asked afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.system.conftest import LIMIT_S, TAPEHOUSE, MakesServer, Server, clean_environment, until
+
+HEADER = "symbol,date,open,high,low,close,volume\n"
+DAYS = HEADER + "".join(f"A,2024-01-{day:02d},100,102,99,{100 + day % 3},1000\n" for day in range(1, 29))
+
+
+def minutes(count: int) -> str:
+    """So many one-minute bars of one symbol."""
+    lines = (f"L,{1_600_000_020 + 60 * n},1,2,0.5,1.5,10" for n in range(count))
+    return "symbol,timestamp,open,high,low,close,volume\n" + "\n".join(lines)
+
+
+@pytest.fixture
+def server(make_server: MakesServer) -> Iterator[Server]:
+    made = make_server()
+    (made.folder / "days.csv").write_text(DAYS)
+    made.start()
+    yield made
+    made.stop()
+
+
+def begin(server: Server, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    """A command that goes on while the test does."""
+    return subprocess.Popen(
+        [TAPEHOUSE, *arguments],
+        cwd=server.folder,
+        env=clean_environment() | {"TAPEHOUSE_STORE": server.store} | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def listed(server: Server, name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(server.run(name, "--json"))
+    return found
+
+
+def test_a_load_beside_a_server_is_its_job(server: Server) -> None:
+    said = server.run("load", "days.csv", "--batch", "days", "--validate", "full")
+    assert "28 inserted" in said
+    assert "certified: 1 series, 28 rows" in said
+    (job,) = listed(server, "jobs")
+    assert (job["state"], job["batch"], job["what"]) == ("done", "days", [str(server.folder / "days.csv")])
+    assert [batch["name"] for batch in listed(server, "batches")] == ["days"]
+    assert server.run("certify", "days").startswith("days: 1 series, 28 rows")
+    assert json.loads(server.run("certify", "days", "--json"))["batch"] == "days"
+    (quality,) = listed(server, "quality")
+    assert (quality["symbol"], quality["tally"]["inspected"]) == ("A", 28)
+    assert "28 rows removed" in server.run("undo", "days", "--yes")
+    assert server.run("symbols") == ""
+    assert "undone by" in server.run("batches")
+
+
+def test_a_load_by_url_sends_the_files(server: Server) -> None:
+    report = json.loads(server.run("load", "days.csv", "--json", "--url", server.url))
+    assert report["totals"]["inserted"] == 28
+    assert report["files"][0]["file"]["path"] == "days.csv"
+    assert list((server.folder / "data" / "spool").iterdir()) == []
+
+
+def test_if_empty_loads_once(server: Server) -> None:
+    server.run("load", "days.csv", "--if-empty")
+    assert server.run("load", "days.csv", "--if-empty") == ""
+    assert json.loads(server.run("load", "days.csv", "--if-empty", "--json")) == {"symbols": 1, "loaded": False}
+    assert len(listed(server, "jobs")) == 1
+
+
+def test_an_undo_asks(server: Server) -> None:
+    server.run("load", "days.csv", "--batch", "days")
+    process = begin(server, "undo", "days")
+    _, errors = process.communicate("", timeout=LIMIT_S)
+    assert process.returncode == 2
+    assert "28 inserted" in errors
+    assert "--yes" in errors
+    assert server.run("symbols") == "A\n"
+    missing = begin(server, "undo", "nothing", "--yes", "--json")
+    out, _ = missing.communicate(timeout=LIMIT_S)
+    assert (missing.returncode, json.loads(out)["error"]["code"]) == (1, "not_found")
+
+
+@pytest.mark.slow
+def test_ctrl_c_cancels_the_job_and_resuming_loads_the_rest(server: Server) -> None:
+    rows = 1_500_000
+    (server.folder / "long.csv").write_text(minutes(rows))
+    process = begin(server, "load", "long.csv", "-i", "1m", "--batch", "long")
+    until("the job runs", lambda: any(job["progress"] for job in _jobs(server)))
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130, out + errors
+    assert "Traceback" not in errors
+    assert "--resume long" in errors
+    assert listed(server, "jobs")[0]["state"] == "cancelled"
+    report = json.loads(server.run("load", "long.csv", "-i", "1m", "--resume", "--json"))
+    assert report["batch"] == "long"
+    assert not report["interrupted"]
+    assert json.loads(server.run("coverage", "L", "--json"))[0]["rows"] == rows
+
+
+def _jobs(server: Server) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = httpx.get(f"{server.url}v1/jobs").json()["jobs"]
+    return found
+
+
+@pytest.mark.slow
+def test_a_job_whose_server_was_killed_is_interrupted_and_goes_on(server: Server) -> None:
+    rows = 1_500_000
+    (server.folder / "long.csv").write_text(minutes(rows))
+    process = begin(server, "load", "long.csv", "-i", "1m", "--batch", "long")
+    until("the job runs", lambda: any(job["progress"] for job in _jobs(server)))
+    server.process.kill()
+    server.process.wait()
+    _, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 1
+    assert "may still run" in errors
+    server.start()
+    (job,) = listed(server, "jobs")
+    assert job["state"] == "interrupted"
+    assert "--resume long" in job["resume"]
+    server.run("load", "long.csv", "-i", "1m", "--resume", "long")
+    assert json.loads(server.run("coverage", "L", "--json"))[0]["rows"] == rows
+
+
+def test_a_server_that_is_told_to_stop_interrupts_its_jobs(server: Server) -> None:
+    (server.folder / "long.csv").write_text(minutes(400_000))
+    process = begin(server, "load", "long.csv", "-i", "1m", "--batch", "long")
+    until("the job runs", lambda: any(job["state"] == "running" for job in _jobs(server)))
+    server.stop()
+    assert server.process.returncode == 0
+    _, errors = process.communicate(timeout=LIMIT_S)
+    server.start()
+    (job,) = listed(server, "jobs")
+    assert job["state"] in ("interrupted", "done")
+    assert process.returncode == (0 if job["state"] == "done" else 1), errors
+    assert ("--resume long" in errors) == (job["state"] == "interrupted")
+
+
+def test_a_load_beside_a_load_goes_through_it(make_server: MakesServer) -> None:
+    folder = make_server()
+    (folder.folder / "days.csv").write_text(DAYS)
+    (folder.folder / "long.csv").write_text(minutes(600_000))
+    first = begin(folder, "load", "long.csv", "-i", "1m")
+    until("somebody owns the folder", lambda: (folder.folder / "data" / "tapehouse.sock").exists() or first.poll())
+    assert "28 inserted" in folder.run("load", "days.csv")
+    out, errors = first.communicate(timeout=LIMIT_S)
+    assert first.returncode == 0, errors
+    assert "600,000 inserted" in out
+    assert folder.run("symbols").split() == ["A", "L"]
+
+
+def test_make_run_writes_into_no_other_server() -> None:
+    recipe = (Path(__file__).parents[2] / "Makefile").read_text().partition("\nrun:")[2].partition("\n\n")[0]
+    commands = [line for line in recipe.splitlines() if "/tapehouse " in line]
+    assert len(commands) == 2
+    assert all("env -u TAPEHOUSE_URL" in line and "2>" not in line for line in commands)
+    assert "--if-empty" in commands[0]
+    assert "TAPEHOUSE_URL" not in os.environ
