@@ -50,6 +50,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--symbols", type=int, default=reference.symbols)
     parser.add_argument("--days", type=int, default=reference.days)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--large", action="store_true", help="also load a file of 5 GB, made first")
     parser.add_argument("--data-only", action="store_true", help="make the data and the peers' databases, and stop")
     parser.add_argument("--suite", choices=SUITES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -59,7 +60,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _bench(arguments: argparse.Namespace) -> Bench:
-    return Bench(symbols=arguments.symbols, days=arguments.days, repeats=arguments.repeats)
+    return Bench(symbols=arguments.symbols, days=arguments.days, repeats=arguments.repeats, large=arguments.large)
 
 
 def make_data(bench: Bench) -> None:

@@ -15,11 +15,12 @@ DAY_NS = 86_400_000_000_000
 
 
 class Bench(msgspec.Struct, kw_only=True):
-    """One run of one suite."""
+    """One run of one suite; `large` is for what takes gigabytes and minutes."""
 
     symbols: int = 200
     days: int = 250
     repeats: int = 5
+    large: bool = False
     data: str = str(FOLDER / ".data")
     work: str = str(FOLDER / ".work")
 

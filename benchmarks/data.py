@@ -12,7 +12,8 @@ ids, odd lots).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -21,16 +22,21 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 MINUTES_A_SESSION = 390
 MINUTE_NS = 60_000_000_000
+WEEK_NS = 7 * 1_440 * MINUTE_NS
 FIRST_DAY = date(2023, 1, 3)
 SESSION_OPENS = time(9, 30, tzinfo=ZoneInfo("America/New_York"))
 MINUTE_VOLATILITY = 0.0005
 OVERNIGHT_VOLATILITY = 0.01
 SEED = 20_230_103
+DAILY_BARS = 2_500
+DAILY_FILES_A_SYMBOL = 50
+LARGE_BYTES = 5 * 10**9
 
 TIMESTAMP = pa.timestamp("ns", "UTC")
 SYMBOL = pa.dictionary(pa.int32(), pa.string())
@@ -159,6 +165,16 @@ def stock(symbol: int, days: list[date]) -> pa.Table:
     return _table(symbol_names(symbol + 1)[-1], session_times(days), cents, volume)
 
 
+def daily(symbol: int) -> pa.Table:
+    """Ten years of daily bars of one stock as vendors write them: dates, and no column for the symbol."""
+    rng = _rng("daily", symbol)
+    prices = _walk(rng, float(np.clip(rng.lognormal(4.2, 0.8), 5, 2_000)), DAILY_BARS, DAILY_BARS, 0.015)
+    cents = [pa.array(np.round(price, 2)) for price in prices]
+    volume = pa.array(np.ceil(rng.lognormal(13, 1.2, DAILY_BARS)).astype(np.int64))
+    dates = pa.array(np.busday_offset(np.datetime64("2014-01-02"), np.arange(DAILY_BARS)).astype(str))
+    return pa.table([dates, *cents, volume], names=["Date", "Open", "High", "Low", "Close", "Volume"])
+
+
 def adjusted(symbol: int, days: list[date]) -> pa.Table:
     """The same stock as a vendor adjusts it for dividends: a factor per quarter, and nothing rounded after it."""
     table = stock(symbol, days)
@@ -234,6 +250,44 @@ class Files:
             with _unfinished(path) as part, pa_csv.CSVWriter(part, _csv_schema()) as writer:
                 for table in _row_groups(self.stocks()):
                     writer.write(table.cast(_csv_schema()))
+        return path
+
+    def stocks_csv_large(self) -> Path:
+        """The same rows as CSV again and again, each time a year later, until the file has 5 GB."""
+        path = self.folder / "stocks-large.csv"
+        if not path.exists():
+            with _unfinished(path) as part, pa_csv.CSVWriter(part, _csv_schema()) as writer:
+                for table in self._years(part):
+                    writer.write(table)
+        return path
+
+    def _years(self, part: Path) -> Iterator[pa.Table]:
+        year = 0
+        while part.stat().st_size < LARGE_BYTES:
+            for table in _row_groups(self.stocks()):
+                later = pc.add(table["timestamp"].cast(pa.int64()), year * 52 * WEEK_NS).cast(TIMESTAMP)
+                yield table.set_column(1, "timestamp", later).cast(_csv_schema())
+            year += 1
+
+    def stocks_csv_files(self) -> Path:
+        """A folder with the same rows as CSV, a file per symbol."""
+        return self._csv_folder("stocks-csv", self.symbols, _row_groups(self.stocks()))
+
+    def daily_csv_files(self) -> Path:
+        """A folder with ten years of daily bars of fifty times as many symbols, a file per symbol."""
+        count = self.scale.symbols * DAILY_FILES_A_SYMBOL
+        return self._csv_folder("daily-csv", symbol_names(count), map(daily, range(count)))
+
+    def _csv_folder(self, name: str, names: Iterable[str], tables: Iterator[pa.Table]) -> Path:
+        path = self.folder / name
+        if not path.exists():
+            part = path.with_name(f"{name}.part")
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            for symbol, table in zip(names, tables, strict=True):
+                written = table.cast(_csv_schema()) if "symbol" in table.column_names else table
+                pa_csv.write_csv(written, part / f"{symbol}.csv", pa_csv.WriteOptions(quoting_style="none"))
+            part.rename(path)
         return path
 
     def stocks_by_day(self) -> Path:

@@ -163,6 +163,20 @@ def copy_csv(source: str, place: str) -> dict[str, float]:
     return _timed_insert("COPY bars FROM ? (HEADER)", source, place)
 
 
+def copy_csv_files(source: str, place: str) -> dict[str, float]:
+    """`COPY` of all CSV files of a folder."""
+    return _timed_insert("COPY bars FROM ? (HEADER)", f"{source}/*.csv", place)
+
+
+def insert_daily_files(source: str, place: str) -> dict[str, float]:
+    """`INSERT ... SELECT` of daily files without a column for the symbol, which is each file's name."""
+    taken = (
+        "INSERT INTO bars SELECT parse_filename(filename, true), Date::TIMESTAMP, Open, High, Low, Close, Volume "
+        "FROM read_csv(?, header = true, filename = true)"
+    )
+    return _timed_insert(taken, f"{source}/*.csv", place)
+
+
 def _timed_insert(statement: str, source: str, place: str) -> dict[str, float]:
     started = time.perf_counter()
     connection = duckdb.connect(place)

@@ -124,7 +124,13 @@ class Feed:
                 if not self._room.take(size, self._stop) or file.abandoned:
                     break
                 replay = number <= settled
-                task = Task(parse=parse, block=block, kind=file.kind, source=None if replay else source)
+                task = Task(
+                    parse=parse,
+                    block=block,
+                    kind=file.kind,
+                    source=None if replay else source,
+                    is_text=file.file.format.is_text,
+                )
                 done, place = self._workers.submit(task), place_of(block, number)
                 self._queue.put(Fed(file=file, block=done, blocks=number, place=place, replay=replay, bytes=size))
         except InvalidData as exc:

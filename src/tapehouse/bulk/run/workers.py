@@ -32,12 +32,16 @@ NICENESS = 5
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """A block and what is to be done with it; sums are made when the `source` of the rows is given."""
+    """A block and what is to be done with it; sums are made when the `source` of the rows is given.
+
+    What is no text was decoded already, and is not carried to a process.
+    """
 
     parse: Parse
     block: Any
     kind: Kind
     source: str | None = None
+    is_text: bool = True
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -69,7 +73,7 @@ class Workers:
 
     def submit(self, task: Task) -> Future[Done]:
         """The task's outcome, some time; `InvalidData` when processes die over it."""
-        return self._pool.submit(self._run if self._processes else run, task)
+        return self._pool.submit(self._run if self._processes and task.is_text else run, task)
 
     def close(self) -> None:
         """Drop what waits, and end the processes."""
