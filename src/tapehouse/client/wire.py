@@ -50,7 +50,7 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def headers(self) -> dict[str, str]:
-        """What to send beside the address; the answer is not to be compressed a second time."""
+        """What to send beside the address; whoever knows where the server is may ask for compression."""
         headers = {"Accept": self.accept, "Accept-Encoding": "identity"}
         if self.content_type is not None:
             headers["Content-Type"] = self.content_type

@@ -15,7 +15,10 @@ import pytest
 from tests.unit.client.conftest import Serve, Waiting, bars
 
 from tapehouse import Client
+from tapehouse.api.answers.coding import Coding, choose
 from tapehouse.api.keys import Keys, Scope
+from tapehouse.client.http import Server, _arguments
+from tapehouse.client.wire import Outgoing
 from tapehouse.errors import (
     Forbidden,
     InvalidRequest,
@@ -173,3 +176,18 @@ def test_many_threads_share_a_client(serve: Serve) -> None:
         client.upload(bars(), interval="1d")
         heights = list(threads.map(lambda _: client.bars("AAPL").height, range(64)))
     assert heights == [3] * 64
+
+
+@pytest.mark.parametrize(
+    ("server", "here"),
+    [
+        (Server(url="http://127.0.0.1:8720"), True),
+        (Server(url="http://localhost"), True),
+        (Server(url="http://localhost", socket="/tmp/a.sock"), True),
+        (Server(url="https://data.example.com"), False),
+    ],
+)
+def test_only_a_server_elsewhere_is_asked_for_compression(server: Server, here: bool) -> None:
+    coding = _arguments(Outgoing(path="/v1/bars"), server)["headers"]["Accept-Encoding"]
+    assert (coding == "identity") == here
+    assert (choose(coding, only_if_asked=True) is Coding.IDENTITY) == here  # Arrow, too
