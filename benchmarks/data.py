@@ -276,7 +276,7 @@ class Files:
     def daily_csv_files(self) -> Path:
         """A folder with ten years of daily bars of fifty times as many symbols, a file per symbol."""
         count = self.scale.symbols * DAILY_FILES_A_SYMBOL
-        return self._csv_folder("daily-csv", symbol_names(count), map(daily, range(count)))
+        return self._csv_folder("daily-csv", (f"S{number:05}" for number in range(count)), map(daily, range(count)))
 
     def _csv_folder(self, name: str, names: Iterable[str], tables: Iterator[pa.Table]) -> Path:
         path = self.folder / name

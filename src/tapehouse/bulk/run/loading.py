@@ -67,7 +67,7 @@ class Loading:
         self._writing = Writing(writer, options, batch, folder, together=self._together, stop=stop)
         self._size, self._gathering = BatchSize(options.batch_rows), Gathering()
         self._bytes_total = sum(file.size for file in files)
-        self._bytes_done = self._rows = self._quarantined = self._head = self._commits = 0
+        self._bytes_done = self._rows = self._quarantined = self._head = 0
         self._interrupted = False
         self._started = self._written_at = time.perf_counter()
         self._pace = Pace(self._started, self._bytes_total)
@@ -184,7 +184,7 @@ class Loading:
             self._find_unchanged(rows, outcomes)
         if not (commit.inserted or commit.replaced or commit.rejected):
             return True, None
-        self._head, self._commits = commit.number, self._commits + 1
+        self._head = commit.number
         return True, commit.number
 
     def _find_unchanged(self, rows: list[tuple[FileLoad, pa.Table]], outcomes: list[Outcome]) -> None:
@@ -249,6 +249,7 @@ class Loading:
         for file in self.files:
             for name in Counts.__struct_fields__:
                 setattr(totals, name, getattr(totals, name) + getattr(file.report.counts, name))
+        totals.commits = len(self.journal.tally.commits)  # several files may share one
         return totals
 
     def report(self) -> LoadReport:
