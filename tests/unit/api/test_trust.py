@@ -128,6 +128,8 @@ def test_quality_of_each_series(client: Client) -> None:
     assert all(each["grade"] in "ABCDF" and each["tally"]["inspected"] == 28 for each in found)
     assert found[0]["first"] == "2024-01-01T00:00:00Z"
     assert [each["symbol"] for each in client.get("/v1/quality", {"symbols": "B,C"}).json()["quality"]] == ["B"]
+    short = client.get("/v1/quality", {"findings": "false"}).json()["quality"]
+    assert [(each["grade"], each["findings"]) for each in short] == [(each["grade"], []) for each in found]
     assert client.get("/v1/quality", {"kind": "trades"}).json() == {"quality": []}
     assert client.get("/v1/quality", {"interval": "1m"}).json() == {"quality": []}
 

@@ -361,6 +361,7 @@ class Judged(Timed):
     symbols: Names | None = Field(None, description="A comma list, or repeated. Default: all.")
     kind: Kind | None = None
     interval: AnInterval | None = None
+    findings: Switch = Field(True, description="`false` leaves out what was found, and has grades and counts only.")
 
 
 class Loaded(Timed):

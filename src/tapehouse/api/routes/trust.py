@@ -193,7 +193,7 @@ async def quality(request: Request, here: Here, asked: Annotated[given.Judged, D
 def _qualities(documents: Callable[[str], dict[str, bytes]], asked: given.Judged) -> Iterator[list[dict[str, Any]]]:
     wanted = None if asked.symbols is None else frozenset(asked.symbols)
     found = (
-        _plain(each)
+        _plain(each, asked.findings)
         for each in map(decode, documents(QUALITY).values())
         if (wanted is None or each.symbol in wanted)
         and asked.kind in (None, each.kind)
@@ -203,9 +203,11 @@ def _qualities(documents: Callable[[str], dict[str, bytes]], asked: given.Judged
         yield part
 
 
-def _plain(each: Quality) -> dict[str, Any]:
+def _plain(each: Quality, findings: bool) -> dict[str, Any]:
     """Without the looks, of which it is the sum."""
-    return dict(msgspec.to_builtins(msgspec.structs.replace(each, looks=())))
+    return dict(
+        msgspec.to_builtins(msgspec.structs.replace(each, looks=(), findings=each.findings if findings else ()))
+    )
 
 
 def _decoded(document: bytes) -> Certificate:

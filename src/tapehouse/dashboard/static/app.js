@@ -10,6 +10,7 @@ import { Chart } from "./parts/chart.js";
 import { Coverage } from "./parts/coverage.js";
 import { IntervalChoice } from "./parts/intervals.js";
 import { Legend } from "./parts/legend.js";
+import { Loads } from "./parts/loads.js";
 import { Notice, askKey, showNothing } from "./parts/notice.js";
 import { showStore } from "./parts/store.js";
 import { SymbolList } from "./parts/symbols.js";
@@ -34,6 +35,8 @@ const list = new SymbolList({ input: byId("search"), list: byId("symbols"), coun
 const intervals = new IntervalChoice(byId("intervals"), (mode) => view.symbol && choose(mode));
 const coverage = new Coverage({ root: byId("strips"), popover: byId("gaps"), onJump: (range) => view.jump(range), onCentre: centre });
 
+const loads = new Loads(api, () => follow());
+
 let symbols = new Map();
 let instruments = new Instruments([]);
 let commit = null;
@@ -44,11 +47,12 @@ let addressTimer = null;
 // --- the store -------------------------------------------------------------------------------------------------------
 
 async function loadStore() {
-  const [found, stats, known] = await Promise.all([api.symbols(), api.stats(), api.instruments()]);
+  const [found, stats, known, grades] = await Promise.all([api.symbols(), api.stats(), api.instruments(), api.grades()]);
   instruments = new Instruments(known);
   symbols = new Map(found.map((entry) => [entry.symbol, entry]));
   commit = stats.store.commit;
   list.symbols = found;
+  list.grades = grades;
   showStore(byId("facts"), found, stats);
   byId("first-run").hidden = found.length > 0;
 }
@@ -282,6 +286,7 @@ listen({
   leave: closeDrawer,
   theme: toggleTheme,
   help: () => byId("help-dialog").showModal(),
+  loads: () => loads.open(),
   log: toggleLog,
   auto: onSymbol(() => choose("auto")),
   interval: onSymbol((name) => intervals.offers(name) && choose(name)),
@@ -295,6 +300,7 @@ listen({
   closer: () => chart.zoom(1),
   wider: () => chart.zoom(-1),
 });
+byId("load-here").addEventListener("click", () => loads.open());
 byId("copy").addEventListener("click", copyCommand);
 byId("veil").addEventListener("click", closeDrawer);
 prefersDark.addEventListener("change", retheme);

@@ -10,6 +10,7 @@ const KEYS = {
   l: "log",
   t: "theme",
   "?": "help",
+  u: "loads",
   j: "next",
   k: "previous",
   ArrowLeft: "back",
@@ -23,7 +24,7 @@ const KEYS = {
   End: "newest",
 };
 
-const BUTTONS = { fit: "fit", newest: "newest", log: "log", theme: "theme", help: "help", "open-symbols": "search" };
+const BUTTONS = { fit: "fit", newest: "newest", log: "log", theme: "theme", help: "help", loads: "loads", "open-symbols": "search" };
 
 function press(event, actions) {
   const elsewhere = event.target.closest("input, dialog, [popover]");

@@ -42,6 +42,31 @@ function rowsOf({ columns }) {
   }));
 }
 
+const dataOf = (event) => event.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5));
+
+function worstGrades(quality) {
+  const worst = new Map();
+  for (const { symbol, grade } of quality) if (grade && !(worst.get(symbol) > grade)) worst.set(symbol, grade);
+  return worst;
+}
+
+function posted(url, body, key, onSent) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", url);
+    request.responseType = "json";
+    if (key) request.setRequestHeader("Authorization", `Bearer ${key}`);
+    request.upload.addEventListener("progress", ({ loaded, total }) => onSent(loaded / total));
+    request.addEventListener("error", () => reject(unreachable(new Error("cut off"))));
+    request.addEventListener("load", () => {
+      const { status, statusText, response } = request;
+      if (status === 200) resolve(response);
+      else reject(new Problem({ title: statusText, detail: `The server answered with status ${status}.`, ...response, status }));
+    });
+    request.send(body);
+  });
+}
+
 /** Times are UTC seconds. Every method rejects with a `Problem`, or an `AbortError` when its signal was aborted. */
 export class Api {
   #askKey;
@@ -80,12 +105,75 @@ export class Api {
     return this.#get("v1/stats", {});
   }
 
+  /** Grade by symbol: the worst of its series. Empty for a store that keeps none. */
+  async grades() {
+    try {
+      const { quality } = await this.#get("v1/quality", { findings: "false" });
+      return worstGrades(quality);
+    } catch (problem) {
+      if (problem.code === "not_supported") return new Map();
+      throw problem;
+    }
+  }
+
+  /** What waits, runs, and ran, newest first. */
+  async jobs(limit) {
+    return (await this.#get("v1/jobs", { limit, times: "s" })).jobs;
+  }
+
+  /** Ask a job to end after its current step. */
+  async cancel(id) {
+    return this.#get(`v1/jobs/${encodeURIComponent(id)}/cancel`, { times: "s" }, { method: "POST" });
+  }
+
+  /** Call back with the job as it is now and after every change, until it is over. */
+  async watch(id, onJob, { signal }) {
+    const response = await this.#fetch(`v1/jobs/${encodeURIComponent(id)}/events?times=s`, { signal });
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    try {
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) return;
+        const events = (rest + value).split("\n\n");
+        rest = events.pop();
+        events.flatMap(dataOf).forEach((data) => onJob(JSON.parse(data)));
+      }
+    } catch (cause) {
+      throw unreachable(cause);
+    }
+  }
+
+  /** What loads, uploads and feeds brought, newest first. */
+  async batches(limit) {
+    return (await this.#get("v1/batches", { limit, times: "s" })).batches;
+  }
+
+  /** Take back what a batch did. */
+  async undo(name) {
+    return this.#get(`v1/batches/${encodeURIComponent(name)}/undo`, { times: "s" }, { method: "POST" });
+  }
+
+  /** Send files and promise the job that loads them; `onSent` is told the share that is sent. */
+  async upload(files, options, onSent) {
+    const form = new FormData();
+    form.append("options", JSON.stringify(options));
+    for (const file of files) form.append("file", file, file.webkitRelativePath || file.name);
+    // The first of our requests may have to ask for a key; a body this large is sent once, and by the only one that
+    // tells how far it is.
+    await this.jobs(1);
+    return posted("v1/jobs/load?times=s", form, sessionStorage.getItem(KEY_ITEM), onSent);
+  }
+
   async #get(path, parameters, options = {}) {
-    const url = `${path}?${new URLSearchParams(parameters)}`;
+    return (await this.#fetch(`${path}?${new URLSearchParams(parameters)}`, options)).json();
+  }
+
+  async #fetch(url, options) {
     const response = await this.#send(url, options);
-    if (response.status === 401) return this.#getWithKey(url, options, response);
+    if (response.status === 401) return this.#fetchWithKey(url, options, response);
     if (!response.ok) throw await problemOf(response);
-    return response.json();
+    return response;
   }
 
   async #send(url, options) {
@@ -99,12 +187,12 @@ export class Api {
   }
 
   // All requests that meet a 401 at the same time wait for one answer, then go again.
-  async #getWithKey(url, options, refused) {
+  async #fetchWithKey(url, options, refused) {
     this.#asking ??= problemOf(refused).then(this.#askKey).finally(() => { this.#asking = null; });
     sessionStorage.setItem(KEY_ITEM, await this.#asking);
     const response = await this.#send(url, options);
-    if (response.status === 401) return this.#getWithKey(url, options, response);
+    if (response.status === 401) return this.#fetchWithKey(url, options, response);
     if (!response.ok) throw await problemOf(response);
-    return response.json();
+    return response;
   }
 }

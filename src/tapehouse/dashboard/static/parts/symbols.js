@@ -39,6 +39,15 @@ function element(tag, className, text) {
   return node;
 }
 
+function graded(grade) {
+  const badge = element("span", "grade", grade);
+  badge.dataset.grade = grade;
+  badge.title = `Quality ${grade}, from A to F`;
+  badge.ariaLabel = badge.title;
+  badge.role = "img";
+  return badge;
+}
+
 /** A combobox over a listbox of which only the rows in sight exist. */
 export class SymbolList {
   #input;
@@ -50,6 +59,7 @@ export class SymbolList {
   #found = [];
   #active = -1;
   #current = null;
+  #grades = new Map();
 
   constructor({ input, list, count, onPick }) {
     this.#input = input;
@@ -77,6 +87,12 @@ export class SymbolList {
     this.#input.value = "";
     this.#search(true);
     this.#activate(this.#found.findIndex((entry) => entry.symbol === symbol));
+  }
+
+  /** Grade from A to F by symbol, of those that were inspected. */
+  set grades(grades) {
+    this.#grades = grades;
+    this.#draw();
   }
 
   focus() {
@@ -138,6 +154,8 @@ export class SymbolList {
       element("span", "symbol-years", years(entry)),
       element("span", "symbol-held", held(entry)),
     );
+    const grade = this.#grades.get(entry.symbol);
+    if (grade) row.append(graded(grade));
     return row;
   }
 
