@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from tapehouse.model import DAY_NS, MINUTE_NS, SCHEMAS, TIMESTAMP, Commit, Interval, Kind
+from tapehouse.model import DAY_NS, MINUTE_NS, SCHEMAS, TIMESTAMP, Commit, Interval, Kind, OnConflict
 from tapehouse.store.base import Outcome, Selection, Store, Undone
 from tapehouse.store.duckdb import DuckDBStore
 from tapehouse.store.memory import MemoryStore
@@ -126,7 +126,9 @@ def quote(symbol: str, timestamp: int, bid: float, ask: float, **columns: Any) -
 
 
 def write(store: Store, *rows: dict[str, Any], **options: Any) -> Commit:
-    """Write minute bars."""
+    """Write minute bars; `prefer` ranks nobody who is there unless told."""
+    if options.get("on_conflict") is OnConflict.PREFER:
+        options.setdefault("prefer", ["nobody"])
     return store.write(Kind.BARS, bars(*rows), **{"interval": Interval.M1, **options})
 
 

@@ -88,6 +88,21 @@ def test_a_bad_source_for_the_whole_table(store: Any) -> None:
     assert store.head() == 0
 
 
+def test_prefer_needs_an_order_and_changes_nothing_without(store: Any) -> None:
+    store.write(Kind.BARS, bars(bar("A", T0, 1)), interval=Interval.M1, source="vendor")
+    with pytest.raises(InvalidRequest, match="needs the order of the sources"):
+        store.write(
+            Kind.BARS, bars(bar("A", T0, 2)), interval=Interval.M1, source="other", on_conflict=OnConflict.PREFER
+        )
+    assert [close for _, _, close in closes(store)] == [1.0]
+
+
+def test_deleting_nothing_is_a_delete_that_makes_no_commit(store: Any) -> None:
+    store.write(Kind.BARS, bars(bar("A", T0, 1)), interval=Interval.M1)
+    commit = store.delete(Kind.BARS, ["NOPE"], interval=Interval.M1)
+    assert (commit.action, commit.number, commit.deleted) == ("delete", 1, 0)
+
+
 def test_bars_are_no_trades(store: Any) -> None:
     with pytest.raises(InvalidTable):
         store.write(Kind.TRADES, bars(bar("A", T0, 1)))

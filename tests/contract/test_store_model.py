@@ -334,10 +334,11 @@ class Options(NamedTuple):
     batch: str | None
 
 
-PREFER = st.lists(st.sampled_from(SOURCES), unique=True)
+PREFER = st.lists(st.sampled_from(SOURCES), min_size=1, unique=True)
+MODES = st.sampled_from([mode for mode in OnConflict if mode is not OnConflict.PREFER])
 BATCH = st.sampled_from([None, "p", "p", "q"])
 OPTIONS = st.one_of(
-    st.builds(Options, st.sampled_from(SOURCES), st.sampled_from(OnConflict), st.just([]), BATCH),
+    st.builds(Options, st.sampled_from(SOURCES), MODES, st.just([]), BATCH),
     st.builds(Options, st.sampled_from(SOURCES), st.just(OnConflict.PREFER), PREFER, BATCH),
 )
 

@@ -154,6 +154,8 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
         except ValueError as exc:
             raise InvalidRequest(f"{exc}; expected one of {' '.join(Kind)} and of {' '.join(OnConflict)}") from exc
         self._check_names()
+        if self.on_conflict is OnConflict.PREFER and not self.prefer:
+            raise InvalidRequest("on_conflict=prefer needs the order of the sources, best first (prefer)")
         if not 0 <= self.max_bad_share <= 1:
             raise InvalidRequest(f"max_bad_share is between 0 and 1, not {self.max_bad_share}")
         if self.delimiter in ("\\t", "tab"):

@@ -135,6 +135,7 @@ def test_the_same_file_twice_changes_nothing(load: Any, tmp_path: Path) -> None:
         ("AAPL,1600-01-02T14:30:00Z,10,12,9,11,100", "timestamp is not a time that int64 nanoseconds hold"),
         ("AAPL,2024-01-02T14:33:30Z,10,12,9,11,100", "timestamp is not a multiple of 1m, where a bar of 1m opens"),
         ('AAPL,"2024-01-02T14:33:00Z,10,12,9,11,100', "a quote is never closed"),
+        ('AAPL,2024-01-02T14:33:00Z,10,12,9,11,"100', "a quote is never closed"),
     ],
 )
 def test_a_bad_row_is_quarantined_with_its_line_and_reason(load: Any, row: str, reason: str) -> None:

@@ -79,7 +79,7 @@ class TextParser:
             table = self._read(block.data, self._types())
         except pa.ArrowInvalid:
             return self._diagnose(block)
-        if QUOTE in block.data and table.num_rows != _lines(block) and len(rows_of(block)) != _filled_lines(block):
+        if QUOTE in block.data and _joins_lines(block, table.num_rows):
             return self._diagnose(block)
         verdict = Verdict(table.num_rows)
         columns = {field: self._settled(field, column, verdict) for field, column in self._columns(table).items()}
@@ -135,8 +135,8 @@ class TextParser:
     def _diagnose(self, block: Block) -> Parsed:
         """Read everything as text, and judge value by value; for blocks in which something does not fit."""
         rows, widths = self._rows(block)
-        wrong = rows.take(np.flatnonzero(widths != self._dialect.width))
-        rows = rows.take(np.flatnonzero(widths == self._dialect.width))
+        whole = (widths == self._dialect.width) & ~_unclosed(block, rows)
+        wrong, rows = rows.take(np.flatnonzero(~whole)), rows.take(np.flatnonzero(whole))
         bad: list[_Bad] = [(wrong, lambda: [self._reason(row.row) for row in texts_of(block, wrong)])]
         verdict = Verdict(len(rows))
         if len(rows) == 0:
@@ -279,6 +279,21 @@ def reject_no_times(texts: pa.Array, values: pa.Array, field: str, times: Times,
 
 def _array(column: pa.ChunkedArray) -> Any:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _joins_lines(block: Block, rows: int) -> bool:
+    """Whether a quote that is never closed may have made one row of several, or have swallowed the end."""
+    if block.data.count(QUOTE) % 2:
+        return True
+    return rows != _lines(block) and len(rows_of(block)) != _filled_lines(block)
+
+
+def _unclosed(block: Block, rows: Rows) -> np.ndarray:
+    """Which rows have an odd number of quotes: whatever comes after the last of them is not what it seems."""
+    if QUOTE not in block.data:
+        return np.zeros(len(rows), bool)
+    quotes = np.flatnonzero(np.frombuffer(block.data, np.uint8) == QUOTE[0])
+    return np.asarray((np.searchsorted(quotes, rows.ends) - np.searchsorted(quotes, rows.starts)) % 2 == 1)
 
 
 def _lines(block: Block) -> int:

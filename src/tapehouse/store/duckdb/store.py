@@ -46,7 +46,7 @@ from tapehouse.store.duckdb.reads import Reads
 from tapehouse.store.duckdb.writes import Writes, outcomes
 from tapehouse.store.faults import faults
 from tapehouse.store.owner import Owner
-from tapehouse.store.tables import check_interval, conform, conform_together
+from tapehouse.store.tables import check_interval, check_preference, conform, conform_together
 
 log = logging.getLogger("tapehouse.store")
 
@@ -138,6 +138,7 @@ class DuckDBStore:
         prefer: Sequence[str],
         batch: str | None,
     ) -> tuple[Commit, np.ndarray | None]:
+        check_preference(on_conflict, prefer)
         with self._engine.writing, faults(f"write {kind}"):
             commit, change, verdicts = self._writes.write(
                 kind, table, interval=interval, on_conflict=on_conflict, prefer=prefer, batch=batch

@@ -194,7 +194,13 @@ class Writes:
         with engine.transaction(f"write {dataset.kind}") as connection:
             for names, fresh in ((engine.symbols, incoming.new_symbols), (engine.sources, incoming.new_sources)):
                 if fresh:
-                    connection.executemany(f"INSERT INTO names VALUES ('{names.kind}', ?, ?)", fresh)
+                    numbers, texts = zip(*fresh, strict=True)
+                    rows_of_names = pa.table(
+                        {"id": pa.array(numbers, pa.int32()), "name": pa.array(texts, pa.string())}
+                    )
+                    insert(
+                        connection, f"INSERT INTO names SELECT '{names.kind}', id, name FROM incoming", rows_of_names
+                    )
             failpoint("write.names.inserted")
             insert(connection, hot.insert_statement(dataset, rows.column_names), rows, [commit.number])
             failpoint("write.rows.inserted")
@@ -235,9 +241,10 @@ class Writes:
             **counts,
         )
 
-    def _unchanged(self, dataset: Dataset, rows: int) -> Commit:
+    def _unchanged(self, dataset: Dataset, rows: int, action: str = "write") -> Commit:
         snapshot = self._engine.snapshot
         return Commit(
+            action=action,
             number=snapshot.head,
             recorded=snapshot.recorded,
             kind=dataset.kind,
@@ -257,7 +264,7 @@ class Writes:
                 if len(times):
                     hidden[ids[name]] = times
         if not hidden:
-            return self._unchanged(dataset, 0), None
+            return self._unchanged(dataset, 0, "delete"), None
         commit = self._next(dataset, "delete", batch, start, end, deleted=sum(map(len, hidden.values())))
         rows = pa.table({"symbol": pa.array(list(hidden), pa.int32())})
         with engine.transaction(f"delete {dataset.kind}") as connection:

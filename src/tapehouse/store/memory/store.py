@@ -45,7 +45,7 @@ from tapehouse.store.memory.records import (
     to_rows,
 )
 from tapehouse.store.memory.undoing import dataset_order, effect, summarised
-from tapehouse.store.tables import check_interval, check_selection, conform, conform_together
+from tapehouse.store.tables import check_interval, check_preference, check_selection, conform, conform_together
 
 Judged = dict[SeriesKey, dict[Identity, list[Written]]]
 """What becomes of each written row, by series and key."""
@@ -118,6 +118,7 @@ class MemoryStore:
         prefer: Sequence[str],
         batch: str | None,
     ) -> tuple[Commit, Judged]:
+        check_preference(on_conflict, prefer)
         rows = to_rows(table)
         with self._writing:
             with self._lock:
