@@ -191,7 +191,8 @@ def _rows_between(data: np.ndarray, newlines: np.ndarray, breaks: np.ndarray, li
     starts = np.concatenate([[0], breaks + 1])
     ends = np.concatenate([breaks, [len(data)]])
     lines = line + np.searchsorted(newlines, starts)
-    ends = np.where((ends > starts) & (data[np.maximum(ends - 1, 0)] == RETURN[0]), ends - 1, ends)
+    for sign in (NEWLINE, RETURN):  # a quote that is never closed takes the last newline along
+        ends = np.where((ends > starts) & (data[np.maximum(ends - 1, 0)] == sign[0]), ends - 1, ends)
     filled = ends > starts
     return Rows(starts[filled], ends[filled], lines[filled])
 
