@@ -168,7 +168,7 @@ def test_the_client_loads_neither_server_nor_optional_extras() -> None:
     program = "import sys; from tapehouse import Client; print(*sorted({n.split('.')[0] for n in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert "tapehouse" in loaded
-    assert not {"pandas", "exchange_calendars", "fastapi", "uvicorn", "duckdb", "typer"} & set(loaded)
+    assert not {"pandas", "polars", "exchange_calendars", "fastapi", "uvicorn", "duckdb", "typer"} & set(loaded)
 
 
 @pytest.mark.parametrize("name", sorted(modules()))

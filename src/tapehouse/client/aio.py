@@ -13,16 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 import pyarrow as pa
 
-from tapehouse.bulk.base import Certificate, LoadOptions, LoadReport, RecognisedFile
-from tapehouse.bulk.base import OnProgress as OnLoadProgress
-from tapehouse.bulk.checks.base import Quality
 from tapehouse.client import reads, writes
 from tapehouse.client.arrow import Arriving, Rows
 from tapehouse.client.embedded import AsyncLocal, export, files_below, reach
 from tapehouse.client.frames import FrameName, Page, Shape, shape_of
 from tapehouse.client.http import AsyncShell, Server, Shell
-from tapehouse.client.jobs import following, loading, operations, trust
-from tapehouse.client.jobs.trust import CertificateSummary
 from tapehouse.client.reads import (
     DEFAULT_MEASURES,
     AggregateOptions,
@@ -35,7 +30,6 @@ from tapehouse.client.reads import (
 )
 from tapehouse.client.wire import Operation
 from tapehouse.export.base import Manifest, OnProgress
-from tapehouse.jobs.base import Job
 from tapehouse.model import Commit, Instrument, Kind
 from tapehouse.query.base import Coverage
 from tapehouse.store.base import Batch, CompactionReport, Undone
@@ -43,6 +37,12 @@ from tapehouse.store.base import Batch, CompactionReport, Undone
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
+
+    from tapehouse.bulk.base import Certificate, LoadOptions, LoadReport, RecognisedFile
+    from tapehouse.bulk.base import OnProgress as OnLoadProgress
+    from tapehouse.bulk.checks.base import Quality
+    from tapehouse.client.jobs.trust import CertificateSummary
+    from tapehouse.jobs.base import Job
 
 T = TypeVar("T")
 
@@ -238,6 +238,8 @@ class AsyncClient:
         quarantine_dir: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> LoadReport:
+        from tapehouse.client.jobs import loading
+
         chosen = loading.options_of(options)
         if (paths := loading.paths_of(what)) is None:
             made = await self._dated(await asyncio.to_thread(loading.frame_of, what, chosen))
@@ -248,6 +250,8 @@ class AsyncClient:
     async def _load(
         self, paths: list[str], options: LoadOptions, validate: str, progress: OnLoadProgress | None, **how: Any
     ) -> LoadReport:
+        from tapehouse.client.jobs import following, loading
+
         backend = await self._connected()
         if isinstance(backend, AsyncLocal):
             return await backend.load(paths, options, validate, progress=progress, **how)
@@ -257,29 +261,45 @@ class AsyncClient:
         return following.report_of(await following.follow_async(self._run, job, progress))
 
     async def jobs(self, *, limit: int = 100) -> list[Job]:
+        from tapehouse.client.jobs import operations
+
         return await self._run(operations.ListJobs(limit=limit))
 
     async def job(self, id: str) -> Job:
+        from tapehouse.client.jobs import operations
+
         return await self._run(operations.AskJob(id=id))
 
     async def cancel_job(self, id: str) -> Job:
+        from tapehouse.client.jobs import operations
+
         return await self._run(operations.CancelJob(id=id))
 
     async def batches(
         self, names: str | Sequence[str] | None = None, *, before: int | None = None, limit: int = 100
     ) -> list[Batch]:
+        from tapehouse.client.jobs import trust
+
         return await self._run(trust.Batches(names=reads.listed(names), before=before, limit=limit))
 
     async def undo(self, batch: str) -> Undone:
+        from tapehouse.client.jobs import trust
+
         return await self._run(trust.Undo(batch=batch))
 
     async def certificates(self) -> list[CertificateSummary]:
+        from tapehouse.client.jobs import trust
+
         return await self._run(trust.Certificates())
 
     async def certificate(self, batch: str) -> Certificate:
+        from tapehouse.client.jobs import trust
+
         return await self._run(trust.CertificateOf(batch=batch))
 
     async def certify(self, batch: str) -> Certificate:
+        from tapehouse.client.jobs import following, trust
+
         backend = await self._connected()
         if isinstance(backend, AsyncLocal):
             return await backend.certify(batch)
@@ -289,6 +309,8 @@ class AsyncClient:
     async def quality(
         self, symbols: Symbols = None, *, kind: str | None = None, interval: str | None = None
     ) -> list[Quality]:
+        from tapehouse.client.jobs import trust
+
         parsed = None if kind is None else reads.kind_of(kind)
         return await self._run(trust.Qualities(symbols=reads.listed(symbols), kind=parsed, interval=interval))
 

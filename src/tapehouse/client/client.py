@@ -11,16 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 import pyarrow as pa
 
-from tapehouse.bulk.base import Certificate, LoadOptions, LoadReport, RecognisedFile
-from tapehouse.bulk.base import OnProgress as OnLoadProgress
-from tapehouse.bulk.checks.base import Quality
 from tapehouse.client import reads, writes
 from tapehouse.client.arrow import Rows
 from tapehouse.client.embedded import Local, export, files_below, reach
 from tapehouse.client.frames import FrameName, Page, Shape, shape_of
 from tapehouse.client.http import Server, Shell
-from tapehouse.client.jobs import following, loading, operations, trust
-from tapehouse.client.jobs.trust import CertificateSummary
 from tapehouse.client.reads import (
     DEFAULT_MEASURES,
     AggregateOptions,
@@ -33,7 +28,6 @@ from tapehouse.client.reads import (
 )
 from tapehouse.client.wire import Operation
 from tapehouse.export.base import Manifest, OnProgress
-from tapehouse.jobs.base import Job
 from tapehouse.model import Commit, Instrument, Interval, Kind, OnConflict
 from tapehouse.query.base import Coverage
 from tapehouse.store.base import Batch, CompactionReport, Store, Undone
@@ -41,6 +35,12 @@ from tapehouse.store.base import Batch, CompactionReport, Store, Undone
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
+
+    from tapehouse.bulk.base import Certificate, LoadOptions, LoadReport, RecognisedFile
+    from tapehouse.bulk.base import OnProgress as OnLoadProgress
+    from tapehouse.bulk.checks.base import Quality
+    from tapehouse.client.jobs.trust import CertificateSummary
+    from tapehouse.jobs.base import Job
 
 T = TypeVar("T")
 
@@ -324,6 +324,8 @@ class Client:
         Raises what stops a load (`StoreFull`, `UnreadableFile` when no file can be read, ...), with its report in
         `details["report"]`.
         """
+        from tapehouse.client.jobs import loading
+
         chosen = loading.options_of(options)
         if (paths := loading.paths_of(what)) is None:
             table = self._dated(loading.frame_of(what, chosen)).table
@@ -334,6 +336,8 @@ class Client:
     def _load(
         self, paths: list[str], options: LoadOptions, validate: str, progress: OnLoadProgress | None, **how: Any
     ) -> LoadReport:
+        from tapehouse.client.jobs import following, loading
+
         if isinstance(self._backend, Local):
             return self._backend.load(paths, options, validate, progress=progress, **how)
         here = self._backend.server.socket is not None
@@ -342,20 +346,28 @@ class Client:
 
     def jobs(self, *, limit: int = 100) -> list[Job]:
         """What waits, runs, and ran, newest first, without the reports."""
+        from tapehouse.client.jobs import operations
+
         return self._run(operations.ListJobs(limit=limit))
 
     def job(self, id: str) -> Job:
         """How a job of the server is now, with its report once it has one."""
+        from tapehouse.client.jobs import operations
+
         return self._run(operations.AskJob(id=id))
 
     def cancel_job(self, id: str) -> Job:
         """Have a job end after its current step, or never begin; what it wrote stays."""
+        from tapehouse.client.jobs import operations
+
         return self._run(operations.CancelJob(id=id))
 
     def batches(
         self, names: str | Sequence[str] | None = None, *, before: int | None = None, limit: int = 100
     ) -> list[Batch]:
         """What loads, uploads and feeds brought: by their last commit (`before` one), newest first."""
+        from tapehouse.client.jobs import trust
+
         return self._run(trust.Batches(names=reads.listed(names), before=before, limit=limit))
 
     def undo(self, batch: str) -> Undone:
@@ -363,18 +375,26 @@ class Client:
 
         Raises `NotFound` when there is no such batch, `Conflict` when it is undone already.
         """
+        from tapehouse.client.jobs import trust
+
         return self._run(trust.Undo(batch=batch))
 
     def certificates(self) -> list[CertificateSummary]:
         """The certificates of loads in short, newest first."""
+        from tapehouse.client.jobs import trust
+
         return self._run(trust.Certificates())
 
     def certificate(self, batch: str) -> Certificate:
         """What a load read and what the store gave back, with a hash of each series from both."""
+        from tapehouse.client.jobs import trust
+
         return self._run(trust.CertificateOf(batch=batch))
 
     def certify(self, batch: str) -> Certificate:
         """Compare again what a load read with what the store has; `StoreDamaged` names the symbols that differ."""
+        from tapehouse.client.jobs import following, trust
+
         if isinstance(self._backend, Local):
             return self._backend.certify(batch)
         job = self._run(trust.Certify(batch=batch))
@@ -384,6 +404,8 @@ class Client:
         self, symbols: Symbols = None, *, kind: str | None = None, interval: str | None = None
     ) -> list[Quality]:
         """What the checks found of each series: a grade from A to F, the counts that made it, and the findings."""
+        from tapehouse.client.jobs import trust
+
         parsed = None if kind is None else reads.kind_of(kind)
         return self._run(trust.Qualities(symbols=reads.listed(symbols), kind=parsed, interval=interval))
 

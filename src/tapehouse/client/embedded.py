@@ -12,15 +12,13 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 import pyarrow as pa
 
-from tapehouse.bulk.base import Certificate, LoadOptions, LoadReport
 from tapehouse.client.arrow import Arriving
 from tapehouse.client.http import Server, Shell, check_url
-from tapehouse.client.jobs.loading import validate_of
 from tapehouse.client.reads import Commits, Instruments, Read, SeriesList, read_of
 from tapehouse.client.wire import Operation
 from tapehouse.errors import InvalidRequest, NotFound, NotSupported, StoreLocked, TapehouseError
@@ -29,6 +27,9 @@ from tapehouse.model import Commit, Instrument
 from tapehouse.query.base import History, Request
 from tapehouse.store.base import Capability, Closes, KeepsInstruments, Series, Store
 from tapehouse.store.owner import Owner, find_owner
+
+if TYPE_CHECKING:
+    from tapehouse.bulk.base import Certificate, LoadOptions, LoadReport
 
 T = TypeVar("T")
 
@@ -146,6 +147,7 @@ class Local:
         """Load files; `how` is that of `bulk.checked.load_checked`."""
         from tapehouse.bulk.checked import load_checked
         from tapehouse.bulk.checks.base import Checks
+        from tapehouse.client.jobs.loading import validate_of
 
         folder: Path = getattr(self.store, "folder", Path())
         how = {"quarantine_dir": folder / "quarantine"} | {name: each for name, each in how.items() if each is not None}
