@@ -81,9 +81,9 @@ def _reach_folder(folder: Path, *, timeout_s: float, create: bool) -> Server | L
         missing = NotFound(f"there is no folder {folder}", folder=str(folder))
         missing.add_note("create=True makes one; the address of a server starts with http://")
         raise missing
-    from tapehouse.store.folder import FORMAT_FILE  # which brings the database with it
+    from tapehouse.store.folder import DATABASE, FORMAT_FILE  # which brings the database with it
 
-    if not create and folder.is_dir() and not (folder / FORMAT_FILE).exists() and any(folder.iterdir()):
+    if not create and folder.is_dir() and not _has_store(folder) and any(folder.iterdir()):
         missing = NotFound(f"the folder {folder} holds something, but no data of Tapehouse", folder=str(folder))
         missing.add_note("create=True, or `tapehouse load`, makes a store of it")
         raise missing
@@ -101,6 +101,11 @@ def _reach_folder(folder: Path, *, timeout_s: float, create: bool) -> Server | L
         if (owner := find_owner(folder)) is None:
             raise
         return _through(owner, folder, timeout_s)
+
+
+def _has_store(folder: Path) -> bool:
+    """Whether there is a store, be it a damaged one, which opening it says."""
+    return any((folder / name).exists() for name in (FORMAT_FILE, DATABASE))
 
 
 def _through(owner: Owner, folder: Path, timeout_s: float) -> Server:
