@@ -81,8 +81,6 @@ def _reach_folder(folder: Path, *, timeout_s: float, create: bool) -> Server | L
         missing = NotFound(f"there is no folder {folder}", folder=str(folder))
         missing.add_note("create=True makes one; the address of a server starts with http://")
         raise missing
-    from tapehouse.store.folder import DATABASE, FORMAT_FILE  # which brings the database with it
-
     if not create and folder.is_dir() and not _has_store(folder) and any(folder.iterdir()):
         missing = NotFound(f"the folder {folder} holds something, but no data of Tapehouse", folder=str(folder))
         missing.add_note("create=True, or `tapehouse load`, makes a store of it")
@@ -105,6 +103,8 @@ def _reach_folder(folder: Path, *, timeout_s: float, create: bool) -> Server | L
 
 def _has_store(folder: Path) -> bool:
     """Whether there is a store, be it a damaged one, which opening it says."""
+    from tapehouse.store.folder import DATABASE, FORMAT_FILE  # which brings the database with it
+
     return any((folder / name).exists() for name in (FORMAT_FILE, DATABASE))
 
 
