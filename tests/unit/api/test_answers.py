@@ -125,6 +125,13 @@ def test_which_coding(header: str | None, coding: str, asked: str) -> None:
     assert choose(header, only_if_asked=True) == Coding(asked)
 
 
+def unpacked(answer: Any) -> bytes:
+    """The content as it was before it was compressed: httpx expands zstd only where an optional package is."""
+    if not answer.content.startswith(b"\x28\xb5\x2f\xfd"):
+        return bytes(answer.content)
+    return bytes(pa.CompressedInputStream(pa.BufferReader(answer.content), "zstd").read())
+
+
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
 @pytest.mark.parametrize("path", [BARS, BARS + "&format=csv", BARS + "&layout=rows", "/v1/symbols", "/v1/latest"])
 def test_answers_are_compressed(connect: Connect, coding: str, path: str) -> None:
@@ -133,7 +140,7 @@ def test_answers_are_compressed(connect: Connect, coding: str, path: str) -> Non
 
     assert answer.headers["content-encoding"] == coding
     assert "Accept-Encoding" in answer.headers["vary"]
-    assert answer.content == plain.content
+    assert unpacked(answer) == plain.content
     assert int(answer.headers["content-length"]) != len(plain.content)
     assert answer.headers["etag"] != plain.headers["etag"]
 
@@ -142,7 +149,7 @@ def test_arrow_is_compressed_only_when_asked(client: Client) -> None:
     assert "content-encoding" not in raw(client, BARS, accept=ARROW, accept_encoding="gzip, zstd").headers
     answer = raw(client, BARS, accept=ARROW, accept_encoding="zstd, identity;q=0.1")
     assert answer.headers["content-encoding"] == "zstd"
-    assert pa.ipc.open_stream(answer.content).read_all().num_rows == 5
+    assert pa.ipc.open_stream(unpacked(answer)).read_all().num_rows == 5
 
 
 # Tags

@@ -20,6 +20,7 @@ EVERY_ROUTE = [
     ("GET", "/v1/quotes", Scope.READ),
     ("GET", "/v1/latest", Scope.READ),
     ("GET", "/v1/aggregate?bucket=1mo", Scope.READ),
+    ("POST", "/v1/aggregate", Scope.READ),
     ("GET", "/v1/symbols", Scope.READ),
     ("GET", "/v1/coverage", Scope.READ),
     ("GET", "/v1/instruments", Scope.READ),

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tapehouse.bulk.base import Times, TimeStyle
 from tapehouse.bulk.formats.zones import Zone
 from tapehouse.model import DAY_NS, MAX_TIME_NS, MIN_TIME_NS, SECOND_NS
+
+if TYPE_CHECKING:
+    import polars as pl
 
 UNIT_NS = {"s": SECOND_NS, "ms": 1_000_000, "us": 1_000, "ns": 1}
 NUMBER_TYPES = (pa.float64(), pa.int64(), pa.int32())
@@ -218,6 +220,8 @@ def _joined(columns: list[pa.Array], times: Times) -> pa.Array:
 
 def _formatted(texts: pa.Array, times: Times) -> tuple[np.ndarray, np.ndarray]:
     """By Polars, whose parser says null of what does not fit; in microseconds first, since nanoseconds wrap there."""
+    import polars as pl
+
     series = pl.Series(pl.from_arrow(texts))
     coarse = _parse(series, times, "us")
     out = (coarse.is_null() | ~coarse.to_physical().is_between(_ISO_MIN_US, _ISO_MAX_US)).to_numpy()
@@ -245,6 +249,8 @@ def exact_floats(column: pa.Array) -> tuple[pa.Array, pa.Array | None]:
         floats = floats_of(texts)
         return floats, pc.and_(pc.is_null(floats), pc.invert(pc.is_in(texts, pa.array([*NULLS, None]))))
     if pa.types.is_decimal(type_):
+        import polars as pl
+
         return pl.Series(pl.from_arrow(column)).cast(pl.Float64).to_arrow(), None
     if pa.types.is_integer(type_):
         floats = column.cast(pa.float64(), safe=False)
