@@ -39,7 +39,7 @@ def test_every_invariant_is_named_with_what_becomes_of_the_row() -> None:
 def test_the_python_finds_what_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copy(ROOT / "examples" / "data" / "us-daily.csv.gz", tmp_path)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
     exec(compile(code, "quality.md", "exec"), {})
