@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +9,11 @@ import typer
 
 from tapehouse.cli import tables
 from tapehouse.cli.context import End, Json, Start, Where, connect, emit, say
+from tapehouse.cli.progress import Step, progress
 
 if TYPE_CHECKING:
     from tapehouse.export.base import Manifest, Progress, Verification
 
-SECONDS_BETWEEN_LINES = 5.0
 INTERRUPTED = 130
 _SHOWN = 20
 
@@ -103,9 +99,9 @@ def export(
     }
     existing = "resume" if resume else "overwrite" if overwrite else "refuse"
     try:
-        with connect(store) as client, _progress() as progress:
+        with connect(store) as client, progress(_step) as told:
             manifest = client.export(
-                folder, symbols or None, existing=existing, threads=threads, progress=progress, **choices
+                folder, symbols or None, existing=existing, threads=threads, progress=told, **choices
             )
     except KeyboardInterrupt:
         say(f"interrupted: what is in {folder} stays; go on with tapehouse export {folder} --resume")
@@ -148,37 +144,8 @@ def _fields(found: Verification) -> dict[str, Any]:
     return fields
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[Progress], None]]:
-    """A bar on a terminal, a line every few seconds elsewhere."""
-    if not sys.stderr.isatty():
-        yield _Lines()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn
-    from rich.progress import Progress as Bars
-
-    columns = [TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[said]}")]
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None, said="")
-
-        def show(done: Progress) -> None:
-            bar.update(task, total=done.rows_total, completed=done.rows, description=done.file, said=said(done))
-
-        yield show
-
-
-class _Lines:
-    """Progress where no bar can be drawn: now and then a line."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def __call__(self, done: Progress) -> None:
-        now = time.monotonic()
-        if now - self._last >= SECONDS_BETWEEN_LINES:
-            self._last = now
-            say(f"{done.file}: {said(done)}")
+def _step(done: Progress) -> Step:
+    return Step(done.rows, done.rows_total, done.file, said(done))
 
 
 def said(done: Progress) -> str:

@@ -92,7 +92,7 @@ def encode_lines(batches: Batches, times: Times = Times.RFC3339) -> Generator[by
 
 def encode_stream(schema: pa.Schema, batches: Batches, compression: str | None = None) -> Generator[bytes]:
     """The Arrow IPC stream, its buffers compressed or not."""
-    sink = _Sink()
+    sink = Sink()
     options = pa.ipc.IpcWriteOptions(compression=compression)
     with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema, options=options) as writer:
         yield sink.taken()
@@ -252,8 +252,8 @@ def _written(batch: pa.RecordBatch, options: Any) -> bytes:
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
-class _Sink(io.RawIOBase):
-    """Takes what the Arrow writer writes until it is taken away."""
+class Sink(io.RawIOBase):
+    """Takes what an Arrow writer writes until it is taken away."""
 
     def __init__(self) -> None:
         super().__init__()

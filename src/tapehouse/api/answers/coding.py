@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import zlib
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from enum import StrEnum
-from typing import Any
 
 import pyarrow as pa
 
+from tapehouse.codec.encode import Sink
 from tapehouse.errors import UnreadableFile
 
 _GZIP_LEVEL = 1
@@ -76,7 +75,7 @@ def _gzipped(pieces: Generator[bytes]) -> Generator[bytes]:
 
 
 def _zstd(pieces: Generator[bytes]) -> Generator[bytes]:
-    sink = _Sink()
+    sink = Sink()
     # Arrow's, because Python has none before 3.14.
     stream = pa.CompressedOutputStream(pa.PythonFile(sink, mode="w"), "zstd")
     with closing(pieces):
@@ -85,26 +84,6 @@ def _zstd(pieces: Generator[bytes]) -> Generator[bytes]:
             yield sink.taken()
     stream.close()
     yield sink.taken()
-
-
-class _Sink(io.RawIOBase):
-    """Takes what is written until it is taken away."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._parts: list[bytes] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._parts.append(bytes(data))
-        return len(data)
-
-    def taken(self) -> bytes:
-        data = b"".join(self._parts)
-        self._parts.clear()
-        return data
 
 
 class Expanding:
