@@ -100,7 +100,7 @@ def load(source: str, place: str, *, certificate: bool) -> dict[str, float]:
 
     started = time.perf_counter()
     store = DuckDBStore(place)
-    options = bulk.LoadOptions(source=ours.SOURCE, certificate=certificate)
+    options = bulk.LoadOptions(source=ours.SOURCE, certificate=certificate, workers=bulk.Workers.THREADS)
     report = bulk.load([source], store, options, quarantine_dir=Path(place) / "quarantine")
     taken = time.perf_counter() - started
     store.close()

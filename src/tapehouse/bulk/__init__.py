@@ -1,6 +1,6 @@
 """History from files: `plan` says what files are taken for, `load` writes their rows to a store."""
 
-from tapehouse.bulk.base import LoadOptions, LoadReport, Progress, RecognisedFile, Writer
+from tapehouse.bulk.base import LoadOptions, LoadReport, Progress, RecognisedFile, Workers, Writer
 from tapehouse.bulk.load import load
 from tapehouse.bulk.plan import FileSurvey, Survey, describe, describe_survey, plan, survey
 from tapehouse.bulk.recognise.known import own_descriptions
@@ -12,6 +12,7 @@ __all__ = [
     "Progress",
     "RecognisedFile",
     "Survey",
+    "Workers",
     "Writer",
     "describe",
     "describe_survey",

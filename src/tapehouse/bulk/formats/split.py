@@ -85,7 +85,7 @@ class _Splitter:
     """What was read of a text and not yet given as a block."""
 
     def __init__(self, line: int, quotes: bool) -> None:
-        self._held: list[bytes | memoryview] = []
+        self._held: list[bytes] = []
         self._line, self._done, self._quotes = line, 0, quotes
         self._skipping = False
         self.size = 0
@@ -102,26 +102,27 @@ class _Splitter:
 
     def whole_rows(self) -> Iterator[Block]:
         """As many whole rows as there are; when the first row ends nowhere in sight, its first line by itself."""
-        if self._held and not (self._quotes and any(QUOTE in piece for piece in self._held)):
-            yield from self._plain_rows()
+        if self._held:
+            yield from self._up_to_the_last()
         while end := self._end():
             yield self._block(end)
         if self.size > MAX_ROW_BYTES:
             yield self._beginning()
 
-    def _plain_rows(self) -> Iterator[Block]:
-        """Without quotes the last newline is the end, and nothing but the row after it is copied twice."""
-        last = bytes(self._held[-1])
-        end = last.rfind(NEWLINE) + 1
-        if end:
-            rest, self._held[-1] = last[end:], memoryview(last)[:end]
-            data = b"".join(self._held)
-            self._held, self.size = [rest], len(rest)
-            yield self._numbered(data)
+    def _up_to_the_last(self) -> Iterator[Block]:
+        """As a rule the last row ends in the last piece; then nothing but what comes after it is copied twice."""
+        *before, last = self._held
+        quotes = sum(count_of(piece, QUOTE) for piece in before) if self._quotes else 0
+        if end := self._end_of_rows(last, quotes):
+            self._held, self.size = [last[end:]], len(last) - end
+            yield self._numbered(b"".join([*before, memoryview(last)[:end]]))
+
+    def _end_of_rows(self, data: bytes, quotes: int = 0) -> int:
+        return end_of_rows(data, quotes) if self._quotes else data.rfind(NEWLINE) + 1
 
     def _end(self) -> int:
         data = self._joined()
-        end = end_of_rows(data) if self._quotes else data.rfind(NEWLINE) + 1
+        end = self._end_of_rows(data)
         if end == 0 and len(data) > MAX_ROW_BYTES:
             end = data.find(NEWLINE) + 1
         return end
@@ -136,13 +137,13 @@ class _Splitter:
         """The end of a file, whose last row needs no newline unless the file was cut."""
         yield from self.whole_rows()
         while data := self._joined():
-            closed = cut or not self._quotes or data.count(QUOTE) % 2 == 0
+            closed = cut or not self._quotes or count_of(data, QUOTE) % 2 == 0
             yield self._block(len(data) if closed else (data.find(NEWLINE) + 1 or len(data)), cut=cut)
 
     def _joined(self) -> bytes:
         if len(self._held) != 1:
             self._held = [b"".join(self._held)]
-        return bytes(self._held[0])
+        return self._held[0]
 
     def _block(self, end: int, *, cut: bool = False) -> Block:
         data = self._joined()
@@ -151,18 +152,26 @@ class _Splitter:
 
     def _numbered(self, data: bytes, *, cut: bool = False) -> Block:
         block = Block(data, self._line, self._done, cut)
-        self._line += int(np.count_nonzero(np.frombuffer(data, np.uint8) == NEWLINE[0]))
+        self._line += count_of(data, NEWLINE)
         return block
 
 
-def end_of_rows(data: bytes) -> int:
-    """Where the last whole row ends: after the last newline that has an even number of quotes before it; else 0."""
+def count_of(data: bytes, sign: bytes, start: int = 0, end: int | None = None) -> int:
+    """How often a byte is in `data[start:end]`: several times as fast as `bytes.count`, and without the GIL."""
+    return int(np.count_nonzero(np.frombuffer(data, np.uint8)[start:end] == sign[0]))
+
+
+def end_of_rows(data: bytes, quotes: int = 0) -> int:
+    """Where the last whole row ends: after the last newline that has an even number of quotes before it; else 0.
+
+    So many `quotes` came before the data.
+    """
     end = data.rfind(NEWLINE)
-    quotes = data.count(QUOTE, 0, end) if end >= 0 else 0
+    quotes += count_of(data, QUOTE, 0, end) if end >= 0 else 0
     while end >= 0 and quotes % 2:
         quote = data.rfind(QUOTE, 0, end)
-        end = data.rfind(NEWLINE, 0, quote)
-        quotes -= 1 + (data.count(QUOTE, max(end, 0), quote) if end >= 0 else 0)
+        end = data.rfind(NEWLINE, 0, quote) if quote >= 0 else -1
+        quotes -= 1 + (count_of(data, QUOTE, max(end, 0), quote) if end >= 0 else 0)
     return end + 1
 
 

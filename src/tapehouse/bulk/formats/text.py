@@ -23,7 +23,17 @@ from tapehouse.bulk.formats.convert import (
     renamed,
     time_type,
 )
-from tapehouse.bulk.formats.split import MAX_ROW_BYTES, NEWLINE, QUOTE, Block, Rows, fields_of, lines_of, rows_of
+from tapehouse.bulk.formats.split import (
+    MAX_ROW_BYTES,
+    NEWLINE,
+    QUOTE,
+    Block,
+    Rows,
+    count_of,
+    fields_of,
+    lines_of,
+    rows_of,
+)
 from tapehouse.bulk.validate import NAME_FIELDS, TIME_FIELDS, Judge, Verdict
 from tapehouse.model import NAME, SCHEMAS
 
@@ -38,6 +48,9 @@ _UNSTATED = r"^\d{4}-\d\d-\d\d([ T][0-9:.]+)?$"
 def _none() -> list[tuple[str, BadRow]]:
     return []
 
+
+_POOL = pa.system_memory_pool()
+"""The C library keeps what a block took for the next one; Arrow's own pool gives it back, to be cleared again."""
 
 _Bad = tuple[Rows, Callable[[], list[str]]]
 """Bad rows, and what makes their reasons."""
@@ -126,6 +139,7 @@ class TextParser:
                 quoted_strings_can_be_null=not self._dialect.exact,
                 decimal_point=self._dialect.decimal,
             ),
+            memory_pool=_POOL,
         )
 
     @staticmethod
@@ -166,7 +180,7 @@ class TextParser:
     def _several(self, block: Block, rows: Rows, widths: np.ndarray, row: int) -> Rows | None:
         """The lines of a row over several, when it has a wrong number of fields or every line has enough of them."""
         start, end = int(rows.starts[row]), int(rows.ends[row])
-        newlines = block.data.count(NEWLINE, start, end)
+        newlines = count_of(block.data, NEWLINE, start, end)
         if newlines == 0:
             return None
         delimiters = block.data.count(self._dialect.delimiter.encode(), start, end)
@@ -283,7 +297,7 @@ def _array(column: pa.ChunkedArray) -> Any:
 
 def _joins_lines(block: Block, rows: int) -> bool:
     """Whether a quote that is never closed may have made one row of several, or have swallowed the end."""
-    if block.data.count(QUOTE) % 2:
+    if count_of(block.data, QUOTE) % 2:
         return True
     return rows != _lines(block) and len(rows_of(block)) != _filled_lines(block)
 
@@ -297,7 +311,7 @@ def _unclosed(block: Block, rows: Rows) -> np.ndarray:
 
 
 def _lines(block: Block) -> int:
-    return block.data.count(NEWLINE) + (not block.data.endswith(NEWLINE))
+    return count_of(block.data, NEWLINE) + (not block.data.endswith(NEWLINE))
 
 
 def _filled_lines(block: Block) -> int:

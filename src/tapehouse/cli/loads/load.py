@@ -181,6 +181,8 @@ def _load(
     files = bulk.plan(paths, options)
     say_plan(files, known)
     said = {name: getattr(options, name) for name in options.__struct_fields__}
+    if client.store is not None and options.workers is bulk.Workers.AUTO:
+        said["workers"] = bulk.Workers.THREADS  # nobody waits for this process: docs/design/loads.md
     with _served(client), progress() as shown:
         return client.load(paths, validate=validate, progress=shown, files=files, quarantine_dir=quarantine, **said)
 
