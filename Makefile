@@ -15,7 +15,7 @@ run: setup ## Set up, load the example data into ./data, serve, and print the ad
 test: setup-test ## Set up what the tests need, check the code, run every test
 	@tools/parts.sh
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 check: setup-test ## Format, lint, types, and the rules of the house
 	@$(BIN)/ruff format --check --quiet . || { echo "make format puts that right"; exit 1; }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, closing, contextmanager
 from pathlib import Path
@@ -36,6 +37,8 @@ T = TypeVar("T")
 DEFAULT_URL = "http://127.0.0.1:8720"
 EMBEDDED = "duckdb:///"
 OWNER_URL = "http://localhost"
+_PATIENCE_S = 2.0
+"""A load that begins or ends owns the folder for a moment without serving it."""
 
 
 class _Opened(msgspec.Struct):
@@ -90,15 +93,16 @@ def _reach_folder(folder: Path, *, timeout_s: float, create: bool) -> Server | L
         known = url in _opened
     if known:
         return Local(url, shared=True)
-    if (owner := find_owner(folder)) is not None:
-        return _through(owner, folder, timeout_s)
-    try:
-        return Local(url, shared=True)
-    except StoreLocked:
-        # Somebody took the folder between the look and the opening.
-        if (owner := find_owner(folder)) is None:
-            raise
-        return _through(owner, folder, timeout_s)
+    give_up = time.monotonic() + _PATIENCE_S
+    while True:
+        owner = find_owner(folder)
+        try:
+            return Local(url, shared=True) if owner is None else _through(owner, folder, timeout_s)
+        except StoreLocked:
+            # Somebody took the folder between the look and the opening, or its owner does not serve it yet or no more.
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.05)
 
 
 def _has_store(folder: Path) -> bool:
