@@ -40,11 +40,12 @@ from tapehouse.api.doors import Door
 from tapehouse.api.keys import Keys
 from tapehouse.api.routes.ops import compact_now
 from tapehouse.api.security import check_exposure, is_loopback
-from tapehouse.bulk.base import LoadOptions, LoadReport
+from tapehouse.bulk.base import Description, LoadOptions, LoadReport
 from tapehouse.bulk.certificate import certify
 from tapehouse.bulk.checked import load_checked
 from tapehouse.bulk.checks.base import Checks, Validate
 from tapehouse.calendars import timeline
+from tapehouse.bulk.recognise.known import sent_descriptions
 from tapehouse.codec import read_instruments
 from tapehouse.errors import InvalidSetting, TapehouseError, UnreadableFile
 from tapehouse.jobs.base import Jobs, LoadFiles
@@ -63,21 +64,24 @@ _STARTS_WITHIN_S = 30.0
 logger = logging.getLogger("tapehouse.server")
 
 
-def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; a second one stops waiting for open requests. Raises what stops the start."""
+def serve(settings: Settings, formats: Sequence[Description] = ()) -> None:
+    """Serve until SIGTERM or SIGINT; a second one stops waiting for open requests. Raises what stops the start.
+
+    Loads know the layouts `formats` beside those that are built in.
+    """
     logs.configure(settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings))
+        runner.run(_serve(settings, formats))
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, formats: Sequence[Description]) -> None:
     stopping = asyncio.Event()
     async with AsyncExitStack() as stack:
         keys = keys_of(settings)
         check_exposure(settings, keys)
         listener = stack.enter_context(contextlib.closing(_listen(settings)))
         store = stack.enter_context(_opened(settings))
-        loads = await stack.enter_async_context(_loads(store, settings))
+        loads = await stack.enter_async_context(_loads(store, settings, formats))
         api = _api(store, settings, keys, loads)
         stack.push_async_callback(asyncio.to_thread, api.close)
         await stack.enter_async_context(_compacting(api, settings))
@@ -208,7 +212,7 @@ def _put_instruments(store: Any, path: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _loads(store: Store, settings: Settings) -> AsyncIterator[LoadJobs]:
+async def _loads(store: Store, settings: Settings, formats: Sequence[Description]) -> AsyncIterator[LoadJobs]:
     """The jobs of the store; what still runs at the end is asked to stop, and waited for."""
     folder: Path | None = getattr(store, "folder", None)
     spooled = settings.spool_folder or (folder and folder / "spool")
@@ -220,7 +224,15 @@ async def _loads(store: Store, settings: Settings) -> AsyncIterator[LoadJobs]:
     )
     try:
         load = _loader(store, settings, folder or Path())
-        yield LoadJobs(runner, load, partial(certify, store), spool, settings.load_folders)
+        yield LoadJobs(
+            runner,
+            load,
+            partial(certify, store),
+            spool,
+            settings.load_folders,
+            read_formats=sent_descriptions,
+            own_formats=formats,
+        )
     finally:
         await asyncio.to_thread(runner.stop)
         await asyncio.to_thread(runner.close)
@@ -311,14 +323,16 @@ def _who_may(settings: Settings, keys: Keys | None) -> str:
 class Background:
     """A store served by its Unix socket from a thread of this process, until `close`."""
 
-    def __init__(self, store: Store, socket_path: Path, settings: Settings) -> None:
+    def __init__(
+        self, store: Store, socket_path: Path, settings: Settings, formats: Sequence[Description] = ()
+    ) -> None:
         self._ready = threading.Event()
         self._stop: Callable[[], object] | None = None
         self._interrupt: Callable[[], object] = lambda: None
         self._jobs: Jobs | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(
-            target=self._run, args=(store, socket_path, settings), name="tapehouse-server", daemon=True
+            target=self._run, args=(store, socket_path, settings, formats), name="tapehouse-server", daemon=True
         )
         self._thread.start()
         if not self._ready.wait(_STARTS_WITHIN_S):
@@ -346,20 +360,22 @@ class Background:
         """Whether jobs run or wait."""
         return self._jobs is not None and any(not job.state.is_over for job in self._jobs.jobs())
 
-    def _run(self, store: Store, socket_path: Path, settings: Settings) -> None:
+    def _run(self, *given: Any) -> None:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(self._serve(store, socket_path, settings))
+                runner.run(self._serve(*given))
         except BaseException as exc:  # noqa: BLE001 - raised again in the thread that waits for the start
             self._error = exc
         finally:
             self._ready.set()
 
-    async def _serve(self, store: Store, socket_path: Path, settings: Settings) -> None:
+    async def _serve(
+        self, store: Store, socket_path: Path, settings: Settings, formats: Sequence[Description]
+    ) -> None:
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
-            loads = await stack.enter_async_context(_loads(store, settings))
+            loads = await stack.enter_async_context(_loads(store, settings, formats))
             self._interrupt = loads.jobs.stop
             self._jobs = loads.jobs
             api = _api(store, settings, None, loads)
@@ -372,6 +388,11 @@ class Background:
             await asyncio.to_thread(loads.jobs.close)
 
 
-def start_in_thread(store: Store, socket_path: Path, settings: Settings | None = None) -> Background:
-    """Serve a store that this process owns to others on this machine, by the Unix socket of its folder only."""
-    return Background(store, socket_path, settings or Settings())
+def start_in_thread(
+    store: Store, socket_path: Path, settings: Settings | None = None, formats: Sequence[Description] = ()
+) -> Background:
+    """Serve a store that this process owns to others on this machine, by the Unix socket of its folder only.
+
+    Loads know the layouts `formats` beside those that are built in.
+    """
+    return Background(store, socket_path, settings or Settings(), formats)

@@ -14,6 +14,8 @@ import httpx
 import pytest
 from tests.system.conftest import LIMIT_S, TAPEHOUSE, MakesServer, Server, clean_environment, until
 
+from tapehouse import Client
+
 HEADER = "symbol,date,open,high,low,close,volume\n"
 DAYS = HEADER + "".join(f"A,2024-01-{day:02d},100,102,99,{100 + day % 3},1000\n" for day in range(1, 29))
 
@@ -71,6 +73,44 @@ def test_a_load_by_url_sends_the_files(server: Server) -> None:
     assert report["totals"]["inserted"] == 28
     assert report["files"][0]["file"]["path"] == "days.csv"
     assert list((server.folder / "data" / "spool").iterdir()) == []
+
+
+LAYOUT = """
+[[formats]]
+name = "Broker X"
+kind = "bars"
+shape = ["text", "date", "number", "number", "number", "number", "whole"]
+columns = { symbol = "1", date = "2", close = "3", open = "4", high = "5", low = "6", volume = "7" }
+interval = "1d"
+"""
+
+
+def test_a_server_knows_the_layouts_of_its_settings_file(make_server: MakesServer, tmp_path: Path) -> None:
+    server = make_server()
+    (server.folder / "tapehouse.toml").write_text(LAYOUT)
+    server.start()
+    (tmp_path / "days.csv").write_text("A,2024-01-02,1.5,1,2,0.5,10\nA,2024-01-03,1.5,1,2,0.5,10\n")
+    with Client(server.url) as client:  # it knows of no settings file
+        report = client.load(tmp_path / "days.csv")
+        assert (report.files[0].file.recognised, report.totals.inserted) == ("Broker X", 2)
+        assert client.bars("A")["close"].to_list() == [1.5, 1.5]
+    server.stop()
+
+
+def test_a_layout_that_makes_no_sense_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(LAYOUT.replace("1d", "7m"))
+    done = subprocess.run(
+        [TAPEHOUSE, "serve", "--config", "mine.toml", "--port", "0"],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "mine.toml: [[formats]] number 1 (Broker X): Invalid enum value '7m'" in done.stderr
+    assert not (tmp_path / "data").exists()
 
 
 def test_if_empty_loads_once(server: Server) -> None:

@@ -29,10 +29,11 @@ def serve(config: Path | None = None, **flags: Any) -> None:
     Each flag is a setting: see docs/reference/settings.md for the environment and the file.
     """
     from tapehouse import server, settings
+    from tapehouse.bulk import own_descriptions
 
     flags = {name: _listed(name, value) for name, value in flags.items()}
     flags["store"] = _store_url(flags["store"] or chosen())
-    server.serve(settings.load(config, flags))
+    server.serve(settings.load(config, flags), own_descriptions(config))
 
 
 def _store_url(store: str | None) -> str | None:

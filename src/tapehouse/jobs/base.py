@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from tapehouse.bulk.base import Certificate, LoadOptions, LoadReport, OnProgress, Problem, Progress
+from tapehouse.bulk.base import Certificate, Description, LoadOptions, LoadReport, OnProgress, Problem, Progress
 from tapehouse.bulk.checks.base import Validate
 
 COLLECTION = "jobs"
@@ -145,6 +145,10 @@ class Certify(Protocol):
         """The certificate as of now; `StoreDamaged` when the store has something else than the files had."""
 
 
+ReadFormats = Callable[[Any], tuple[Description, ...]]
+"""Takes layouts as JSON has them, once each makes sense; `InvalidRequest` names the first that does not."""
+
+
 class LoadRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of `POST /v1/jobs/load`: files that the server can reach, and what is said of them."""
 
@@ -184,6 +188,9 @@ class Loads(Protocol):
     @property
     def jobs(self) -> Jobs:
         """The jobs that they become."""
+
+    def formats(self, said: Any) -> tuple[Description, ...]:
+        """Layouts that somebody describes, as JSON has them; `InvalidRequest` says which makes no sense, and why."""
 
     def load(self, request: LoadRequest, *, anywhere: bool) -> Job:
         """Load files of this machine. Unless they may be `anywhere`, they lie in the allowed folders: `Forbidden`."""

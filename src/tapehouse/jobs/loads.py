@@ -11,10 +11,10 @@ from pathlib import Path
 
 import msgspec
 
-from tapehouse.bulk.base import LoadOptions, LoadReport
+from tapehouse.bulk.base import Description, LoadOptions, LoadReport
 from tapehouse.bulk.checks.base import Validate
 from tapehouse.errors import Forbidden, InvalidRequest, TapehouseError
-from tapehouse.jobs.base import Certify, Control, Ended, Job, Jobs, LoadFiles, LoadRequest, Upload, Work
+from tapehouse.jobs.base import Certify, Control, Ended, Job, Jobs, LoadFiles, LoadRequest, ReadFormats, Upload, Work
 from tapehouse.jobs.spool import Spool
 
 FILES_REPORTED = 1_000
@@ -27,10 +27,21 @@ class LoadJobs:
     """`jobs.base.Loads`, of one store."""
 
     def __init__(
-        self, jobs: Jobs, load: LoadFiles, certify: Certify, spool: Spool, folders: Sequence[str] = ()
+        self,
+        jobs: Jobs,
+        load: LoadFiles,
+        certify: Certify,
+        spool: Spool,
+        folders: Sequence[str] = (),
+        *,
+        read_formats: ReadFormats,
+        own_formats: Sequence[Description] = (),
     ) -> None:
-        """`folders` are those whose files may be loaded by anybody who may write; relative ones count from here."""
-        self.jobs = jobs
+        """`folders` are those whose files may be loaded by anybody who may write; relative ones count from here.
+
+        All loads know the layouts `own_formats`, after those that are sent along, which `read_formats` takes.
+        """
+        self.jobs, self.formats, self._own_formats = jobs, read_formats, tuple(own_formats)
         self._load, self._certify, self._spool = load, certify, spool
         self._folders = [Path(folder).expanduser().resolve() for folder in folders]
 
@@ -41,7 +52,7 @@ class LoadJobs:
         if any(not path or "\0" in path for path in request.paths):
             raise InvalidRequest("a path is empty, or has a NUL in it", parameter="paths")
         paths = request.paths if anywhere else tuple(self._allowed(path) for path in request.paths)
-        options = _named(request.options)
+        options = self._completed(request.options)
         work = self._work(paths, options, request.validate)
         return self.jobs.submit("load", work, batch=_batch(options), what=_shown(request.paths))
 
@@ -51,7 +62,7 @@ class LoadJobs:
 
     def load_upload(self, upload: Upload, options: LoadOptions, validate: Validate = Validate.SAMPLE) -> Job:
         """See `jobs.base.Loads`."""
-        options = _named(options)
+        options = self._completed(options)
         work = self._work([str(upload.folder)], options, validate, upload)
         try:
             if not upload.names:
@@ -86,6 +97,11 @@ class LoadJobs:
             return Ended(whole=not report.interrupted, batch=report.batch, report=built, hidden=hidden)
 
         return work
+
+    def _completed(self, options: LoadOptions) -> LoadOptions:
+        """With a batch, so that the job can be told by it before it begins, and the layouts that are known here."""
+        unsaid = [each for each in self._own_formats if each not in options.formats]
+        return _named(msgspec.structs.replace(options, formats=(*options.formats, *unsaid)))
 
     def _allowed(self, path: str) -> str:
         """The path with its links followed, once it and all below it lie in the allowed folders."""
@@ -122,7 +138,6 @@ def _forbidden(found: str, path: str, folders: Sequence[Path]) -> Forbidden:
 
 
 def _named(options: LoadOptions) -> LoadOptions:
-    """With a batch, so that the job can be told by it before it begins."""
     if options.batch is not None or options.resume is not None:
         return options
     name = f"load-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"

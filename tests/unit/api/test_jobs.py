@@ -20,6 +20,7 @@ from tapehouse.api.app import Api, create_app
 from tapehouse.api.routes import jobs as routes
 from tapehouse.bulk.base import LoadOptions, LoadReport
 from tapehouse.bulk.certificate import certify
+from tapehouse.bulk.recognise.known import read_descriptions, sent_descriptions
 from tapehouse.jobs.loads import LoadJobs
 from tapehouse.jobs.runner import Runner
 from tapehouse.jobs.spool import Spool
@@ -32,6 +33,7 @@ PATIENCE_S = 20.0
 HEADER = "symbol,date,open,high,low,close,volume\n"
 ROWS = HEADER + "A,2024-01-02,1,2,0.5,1.5,10\nA,2024-01-03,1,2,0.5,1.5,10\n"
 DAILY = {"interval": "1d"}
+LAYOUT = {"name": "X", "kind": "bars", "header": ["Tag", "Kurs"], "columns": {"date": "Tag"}}
 
 
 class Here:
@@ -47,7 +49,12 @@ class Here:
         limits = {"upload_bytes": chosen.max_upload_bytes, "total_bytes": chosen.max_spool_bytes}
         self.runner = Runner(self.store, running=1, waiting=chosen.max_waiting_jobs)
         loads = LoadJobs(
-            self.runner, self._load, partial(certify, self.store), Spool(self.spool, **limits), chosen.load_folders
+            self.runner,
+            self._load,
+            partial(certify, self.store),
+            Spool(self.spool, **limits),
+            chosen.load_folders,
+            read_formats=sent_descriptions,
         )
         self.api: Api = create_app(StoredHistory(self.store), self.store, chosen, loads=loads)
         self._clients = contextlib.ExitStack()
@@ -150,6 +157,19 @@ def test_a_body_that_is_a_file(here: Here, client: Client) -> None:
         ({"max_bad_share": 2}, "between 0 and 1"),
         ({"symbol": 5}, "symbol"),
         ({"validate": "some"}, "some"),
+        ({"formats": {}}, "options: formats is a list of objects"),
+        ({"formats": [5]}, "options: formats is a list of objects"),
+        (
+            {"formats": [LAYOUT | {"colour": "red"}]},
+            "options: [[formats]] number 1 (X): Object contains unknown field `colour`",
+        ),
+        (
+            {"formats": [LAYOUT, LAYOUT | {"file": "("}]},
+            "options: [[formats]] number 2 (X): file '(' is no regular expression",
+        ),
+        ({"formats": [LAYOUT | {"file": "a{99999999999999999999}"}]}, "is no regular expression"),
+        ({"formats": [LAYOUT | {"timezone": "Mars/Olympus"}]}, "number 1 (X): unknown time zone 'Mars/Olympus'"),
+        ({"formats": [LAYOUT | {"columns": {"bid": "1"}}]}, "number 1 (X): bars have no field 'bid'"),
         ([], "object"),
     ],
 )
@@ -164,6 +184,13 @@ def test_options_that_are_wrong(here: Here, client: Client, options: Any, words:
         assert words in answer.json()["detail"]
     _removed(here)
     assert here.asked == []
+
+
+def test_layouts_are_taken_as_those_of_a_settings_file(here: Here, client: Client) -> None:
+    sent = LAYOUT | {"values": {"symbol": {"ApPlE": "AAPL"}}}
+    body = {"paths": [str(here.folder / "allowed")], "options": {**DAILY, "formats": [sent]}}
+    here.over(client.post("/v1/jobs/load", json=body).json()["id"])
+    assert here.asked[0][0].formats == read_descriptions([sent], "mine.toml")
 
 
 def _removed(here: Here) -> None:

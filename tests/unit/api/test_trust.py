@@ -16,6 +16,7 @@ from tapehouse.bulk.base import LoadOptions
 from tapehouse.bulk.certificate import certify
 from tapehouse.bulk.checked import load_checked
 from tapehouse.bulk.checks.base import Checks, Validate
+from tapehouse.bulk.recognise.known import sent_descriptions
 from tapehouse.jobs.loads import LoadJobs
 from tapehouse.jobs.runner import Runner
 from tapehouse.jobs.spool import Spool
@@ -54,7 +55,7 @@ def runner(store: MemoryStore) -> Iterator[Runner]:
 def client(store: MemoryStore, runner: Runner, tmp_path: Path) -> Iterator[Client]:
     spool = Spool(tmp_path / "spool", upload_bytes=1_000, total_bytes=1_000)
     load: Any = None  # nothing is loaded here
-    loads = LoadJobs(runner, load, partial(certify, store), spool)
+    loads = LoadJobs(runner, load, partial(certify, store), spool, read_formats=sent_descriptions)
     api = create_app(StoredHistory(store), store, Settings(), loads=loads)
     client = Client(api.over_tcp, "localhost:8720")
     yield client

@@ -22,6 +22,7 @@ from tapehouse.bulk.base import LoadOptions, LoadReport
 from tapehouse.bulk.certificate import certify
 from tapehouse.bulk.checked import load_checked
 from tapehouse.bulk.checks.base import Checks, Validate
+from tapehouse.bulk.recognise.known import sent_descriptions
 from tapehouse.jobs.loads import LoadJobs
 from tapehouse.jobs.runner import Runner
 from tapehouse.jobs.spool import Spool
@@ -121,7 +122,9 @@ class Served:
         limits = Limits(symbols=settings.max_symbols, page_rows=settings.max_page_rows, buckets=settings.max_buckets)
         self._spool = tempfile.TemporaryDirectory()
         self._runner = Runner(store)
-        loads = LoadJobs(self._runner, self._load, partial(certify, store), self._spool_of(settings))
+        loads = LoadJobs(
+            self._runner, self._load, partial(certify, store), self._spool_of(settings), read_formats=sent_descriptions
+        )
         self._api = create_app(StoredHistory(store, limits), store, settings, keys, loads=loads)
         self._door = Door(self._api.over_tcp, settings, self._listener)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._door.run_until_closed()))

@@ -9,23 +9,33 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tapehouse import bulk
-from tapehouse.bulk.base import Counts, FileReport, LoadOptions, LoadReport, Problem, RecognisedFile
+from tapehouse.bulk.base import Cell, Counts, Description, FileReport, LoadOptions, LoadReport, Problem, RecognisedFile
 from tapehouse.bulk.certificate import certify
+from tapehouse.bulk.recognise.known import sent_descriptions
 from tapehouse.errors import Forbidden, InvalidRequest
 from tapehouse.jobs import loads
 from tapehouse.jobs.base import Job, LoadRequest, State
 from tapehouse.jobs.loads import LoadJobs
 from tapehouse.jobs.runner import Runner
 from tapehouse.jobs.spool import Spool
-from tapehouse.model import Kind
+from tapehouse.model import Interval, Kind
 from tapehouse.store.memory import MemoryStore
 
 PATIENCE_S = 20.0
 ROWS = "symbol,date,open,high,low,close,volume\nA,2024-01-02,1,2,0.5,1.5,10\nA,2024-01-03,1,2,0.5,1.5,10\n"
 DAILY = LoadOptions(interval="1d")
+OWN = Description(
+    name="Broker X",
+    kind=Kind.BARS,
+    shape=(Cell.TEXT, Cell.DATE, *[Cell.NUMBER] * 5),
+    columns=dict(zip(("symbol", "date", "close", "open", "high", "low", "volume"), "1234567", strict=True)),
+    interval=Interval("1d"),
+)
+HEADLESS = "A,2024-01-02,1.5,1,2,0.5,10\nA,2024-01-03,1.5,1,2,0.5,10\n"
 
 
 class Here:
@@ -37,7 +47,13 @@ class Here:
         self.spool = folder / "spool"
         spool = Spool(self.spool, upload_bytes=1_000_000, total_bytes=1_000_000)
         self.loads = LoadJobs(
-            self.runner, self._load, partial(certify, self.store), spool, [str(each) for each in folders]
+            self.runner,
+            self._load,
+            partial(certify, self.store),
+            spool,
+            [str(each) for each in folders],
+            read_formats=sent_descriptions,
+            own_formats=(OWN,),
         )
         self._quarantine = folder / "quarantine"
 
@@ -140,6 +156,30 @@ def test_an_upload_is_loaded_and_removed(here: Here) -> None:
     assert [file["file"]["path"] for file in job.report["files"]] == ["year/days.csv"]
     assert here.rows() == 2
     assert list(here.spool.iterdir()) == []
+
+
+def test_loads_know_the_layouts_of_the_server(here: Here, allowed: Path) -> None:
+    (allowed / "days.csv").write_text(HEADLESS)
+    upload = here.loads.upload()
+    upload.begin("days.csv")
+    upload.write(HEADLESS.encode())
+    upload.end()
+    by_path = LoadRequest(paths=(str(allowed),))
+    for job in (here.loads.load(by_path, anywhere=False), here.loads.load_upload(upload, LoadOptions())):
+        ended = here.over(job)
+        assert ended.report is not None, ended.error
+        assert ended.report["files"][0]["file"]["recognised"] == "Broker X"
+    assert here.rows() == 2
+
+
+def test_a_layout_that_is_sent_goes_before_one_of_the_server(here: Here, allowed: Path) -> None:
+    (allowed / "days.csv").write_text(HEADLESS)
+    theirs = msgspec.structs.replace(OWN, name="Theirs")
+    ended = here.over(
+        here.loads.load(LoadRequest(paths=(str(allowed),), options=LoadOptions(formats=(theirs,))), anywhere=False)
+    )
+    assert ended.report is not None, ended.error
+    assert ended.report["files"][0]["file"]["recognised"] == "Theirs"
 
 
 def test_an_upload_of_nothing(here: Here) -> None:

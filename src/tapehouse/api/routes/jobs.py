@@ -135,7 +135,7 @@ async def _load_paths(request: Request, here: Context, loads: Loads) -> Job:
         except (msgspec.MsgspecError, TypeError) as exc:
             raise InvalidRequest(f'the body is not {{"paths": [...], "options": {{...}}}}: {exc}') from exc
     trusted = TRUSTED in request.scope
-    options, validate = _options(said, trusted)
+    options, validate = _options(loads, said, trusted)
     wanted = msgspec.structs.replace(wanted, options=options, validate=validate)
     return await here.workers.write.run(partial(loads.load, wanted, anywhere=trusted), request=request)
 
@@ -146,7 +146,7 @@ async def _load_form(request: Request, here: Context, loads: Loads) -> Job:
         form = Form(request.headers["content-type"], upload)
         await receive(request, here, form.feed)
         form.end()
-        said = _options(_json(bytes(form.options) or b"{}"), TRUSTED in request.scope)
+        said = _options(loads, _json(bytes(form.options) or b"{}"), TRUSTED in request.scope)
     except BaseException:
         here.workers.let_go(upload.discard)
         raise
@@ -154,7 +154,7 @@ async def _load_form(request: Request, here: Context, loads: Loads) -> Job:
 
 
 async def _load_body(request: Request, here: Context, loads: Loads, asked: given.Loaded) -> Job:
-    said = _options(_json((asked.options or "{}").encode()), TRUSTED in request.scope)
+    said = _options(loads, _json((asked.options or "{}").encode()), TRUSTED in request.scope)
     upload = await asyncio.to_thread(loads.upload)
     try:
         await asyncio.to_thread(upload.begin, asked.name or "")
@@ -278,7 +278,7 @@ def _json(text: bytes) -> Any:
         raise InvalidRequest(f"options is not JSON: {exc}", parameter="options") from exc
 
 
-def _options(said: Any, trusted: bool) -> tuple[LoadOptions, Validate]:
+def _options(loads: Loads, said: Any, trusted: bool) -> tuple[LoadOptions, Validate]:
     """Options of a load, and how much of it is checked; `InvalidRequest` names what is wrong."""
     if not isinstance(said, dict):
         raise InvalidRequest("options is an object", parameter="options")
@@ -289,6 +289,8 @@ def _options(said: Any, trusted: bool) -> tuple[LoadOptions, Validate]:
         )
     try:
         validate = msgspec.convert(said.get("validate", "sample"), Validate)
-        return msgspec.convert({name: said[name] for name in said if name != "validate"}, LoadOptions), validate
+        plain = {name: said[name] for name in said if name not in ("validate", "formats")}
+        options = msgspec.convert(plain, LoadOptions)
     except msgspec.ValidationError as exc:
         raise InvalidRequest(f"options: {exc}", parameter="options") from exc
+    return msgspec.structs.replace(options, formats=loads.formats(said.get("formats", []))), validate

@@ -18,7 +18,7 @@ from tapehouse.bulk.base import PRICES, Cell, Description, LoadOptions, Recognis
 from tapehouse.bulk.formats.zones import Zone
 from tapehouse.bulk.recognise.names import SPELLINGS, UNNAMED, fields_of, plain
 from tapehouse.bulk.recognise.steps import BY_WORD
-from tapehouse.errors import InvalidSetting, InvalidTime, UnrecognisedFile
+from tapehouse.errors import InvalidRequest, InvalidSetting, InvalidTime, UnrecognisedFile
 from tapehouse.model import MINUTE_NS, SECOND_NS, Interval
 
 _GROUPS = {"symbol", "interval", "minutes", "seconds"}
@@ -71,9 +71,19 @@ def read_descriptions(entries: Sequence[Mapping[str, Any]], where: str) -> tuple
     return tuple(_read(entry, number, where) for number, entry in enumerate(entries, 1))
 
 
-def own_descriptions(config: str | None = None) -> tuple[Description, ...]:
+def own_descriptions(config: str | Path | None = None) -> tuple[Description, ...]:
     """The user's own, of `[[formats]]` in the settings file (or the one named), for `LoadOptions.formats`."""
     return read_descriptions(*settings.table("formats", config))
+
+
+def sent_descriptions(said: Any) -> tuple[Description, ...]:
+    """Layouts that came with a request, as JSON has them: checked as those of a settings file, with the same words."""
+    if not isinstance(said, list) or not all(isinstance(entry, dict) for entry in said):
+        raise InvalidRequest("options: formats is a list of objects", parameter="options")
+    try:
+        return read_descriptions(said, "options")
+    except InvalidSetting as exc:
+        raise InvalidRequest(exc.message, parameter="options") from exc
 
 
 @cache
@@ -116,7 +126,7 @@ def named(known: Known, file: RecognisedFile) -> Known | None:
 
 
 def _read(entry: Mapping[str, Any], number: int, where: str) -> Description:
-    what = f"{where}: [[formats]] number {number} ({entry.get('name', 'without a name')})"
+    what = f"{where}: [[formats]] number {number} ({str(entry.get('name', 'without a name'))[:80]})"
     try:
         description = msgspec.convert(entry, Description)
     except msgspec.ValidationError as exc:
@@ -146,7 +156,7 @@ def _problem_of_rules(description: Description) -> str | None:
         groups = set(re.compile(description.file or "").groupindex)
         for zone in (description.timezone, description.midnight):
             Zone(zone or "UTC")
-    except re.error as exc:
+    except (re.error, OverflowError, RecursionError) as exc:
         return f"file {description.file!r} is no regular expression: {exc}"
     except InvalidTime as exc:
         return exc.message

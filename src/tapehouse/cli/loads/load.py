@@ -7,7 +7,7 @@ servers are sent the files.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from tapehouse.cli.loads.report import exit_code, say_plan, show
 
 if TYPE_CHECKING:
     from tapehouse.bulk import LoadOptions, LoadReport
+    from tapehouse.bulk.base import Description
     from tapehouse.client import Client
 
 _PAUSES_S = (0.1, 0.5)
@@ -183,12 +184,12 @@ def _load(
     said = {name: getattr(options, name) for name in options.__struct_fields__}
     if client.store is not None and options.workers is bulk.Workers.AUTO:
         said["workers"] = bulk.Workers.THREADS  # nobody waits for this process: docs/design/loads.md
-    with _served(client), progress() as shown:
+    with _served(client, options.formats), progress() as shown:
         return client.load(paths, validate=validate, progress=shown, files=files, quarantine_dir=quarantine, **said)
 
 
 @contextmanager
-def _served(client: Client) -> Iterator[None]:
+def _served(client: Client, formats: Sequence[Description]) -> Iterator[None]:
     """A load can take an hour: meanwhile others go through the folder's socket, as they would with a server."""
     owner = getattr(client.store, "owner", None)
     if client.store is None or owner is None:
@@ -196,7 +197,7 @@ def _served(client: Client) -> Iterator[None]:
         return
     from tapehouse.server import start_in_thread
 
-    serving = start_in_thread(client.store, Path(owner.socket))
+    serving = start_in_thread(client.store, Path(owner.socket), formats=formats)
     try:
         yield
     finally:
