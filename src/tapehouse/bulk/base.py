@@ -62,13 +62,14 @@ class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     `Cell` each; and, with `file_required`, when the regular expression `file` is found in its name. Groups of `file`
     named `symbol`, `interval` (a word such as `1m`, `1min`, `d`), `minutes` and `seconds` are that.
 
-    `columns` gives for a field the column by its name or number from 1, or several: the first that is not 0 or empty
-    throughout the sample. Fields that it does not name are found by their spelling. `zeros` are 0 in every row. Prices
-    that are written as whole numbers are multiples of 10**-`decimals`. `values` gives for a text field what stands for
-    what, whatever the case. `timezone` is that of times without an offset; `midnight` the zone whose midnights stand
-    for the dates of daily bars when these are written as instants. An `exact` file is an export of ours: the interval
-    is what its name says, times are taken as they are, and text in quotes is never a missing value. `note` is said to
-    the user.
+    `columns` gives for a field the column by its name or number from 1, or several: the first that is not 0 or
+    empty throughout the sample. Fields that it does not name are found by their spelling. `zeros` are 0 in every
+    row. Prices that are written as whole numbers are multiples of 10**-`decimals`. `carried` are fields of numbers
+    that a row leaves out when they did not change: the last ones before it in the file count, and a row without any
+    of them is bad. `values` gives for a text field what stands for what, whatever the case. `timezone` is that of
+    times without an offset; `midnight` the zone whose midnights stand for the dates of daily bars when these are
+    written as instants. An `exact` file is an export of ours: the interval is what its name says, times are taken
+    as they are, and text in quotes is never a missing value. `note` is said to the user.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     midnight: str | None = None
     interval: Interval | None = None
     decimals: int = 0
+    carried: tuple[str, ...] = ()
     values: dict[str, dict[str, str]] = {}
     exact: bool = False
     note: str | None = None
@@ -273,11 +275,11 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
 class RecognisedFile(msgspec.Struct, frozen=True, kw_only=True):
     """What a file is taken for. With a `problem` it cannot be loaded, and the rest is what was found until then.
 
-    `member` is that of a zip or the table of a database; `size` is its share of the file's bytes. `recognised` is the
-    name of the `Description` that fits; None: it was found by the spelling of columns and the look of rows. `columns`
-    gives the file's column for each field of the model (`date` and `time` when the timestamp is in two); `places`
-    their positions from 0. `ignored` columns are not taken. `decimals` and `values`: see `Description`. `rows` is
-    None where only reading tells.
+    `member` is that of a zip or the table of a database; `size` is its share of the file's bytes. `recognised` is
+    the name of the `Description` that fits; None: it was found by the spelling of columns and the look of rows.
+    `columns` gives the file's column for each field of the model (`date` and `time` when the timestamp is in two);
+    `places` their positions from 0. `ignored` columns are not taken. `decimals`, `carried`, `values`: see
+    `Description`. `rows` is None where only reading tells.
     """
 
     path: str
@@ -296,6 +298,7 @@ class RecognisedFile(msgspec.Struct, frozen=True, kw_only=True):
     places: dict[str, int] = {}
     zeros: tuple[str, ...] = ()
     decimals: int = 0
+    carried: tuple[str, ...] = ()
     values: dict[str, dict[str, str]] = {}
     ignored: tuple[str, ...] = ()
     dialect: Dialect | None = None

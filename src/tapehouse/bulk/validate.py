@@ -7,7 +7,9 @@ and zones begin at 9:30 and at +05:45; of days and longer at midnight in the zon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
+from typing import Self
 
 import msgspec
 import numpy as np
@@ -65,6 +67,7 @@ INVARIANTS = {
     "high": Invariant(_REFUSED, "high is below {}"),
     "low": Invariant(_REFUSED, "low is above {}"),
     "aligned": Invariant(_REFUSED, "timestamp is not {}, where a bar of {} opens"),
+    "completed": Invariant(_TAKEN, "rows with values left out, which did not change, got the last ones"),
     "price": Invariant(_TAKEN, "rows with a zero or negative price were taken"),
 }
 """In the order in which a row is held against them; the first that it breaks is its reason."""
@@ -125,13 +128,21 @@ class Judge:
             raise ValueError(f"{file.name} was not recognised")
         self._file, self._kind, self._times = file, file.kind, file.times
         self._instruments = Instruments(instruments)
+        self._known: Mapping[str, float] = {}
         self._zone = None if file.times.zone is None else Zone(file.times.zone)
+
+    def knowing(self, known: Mapping[str, float]) -> Self:
+        """The same for a block before which these numbers came, of the fields that rows leave out (`carried`)."""
+        other = copy(self)
+        other._known = known
+        return other
 
     def __call__(self, columns: dict[str, pa.Array], verdict: Verdict) -> pa.Table:
         """The good rows of columns that are named as fields; the verdict gets the reasons of the others.
 
         Columns come as text (names dictionary-encoded), float64, and times as `convert.nanoseconds` takes them.
         """
+        completed = self._complete(columns, verdict) if self._file.carried else None
         symbols = self._symbols(columns, verdict)
         times = self._timestamps(columns, symbols, verdict)
         numbers = {field.name: self._number(field, columns, verdict) for field in self._number_fields(columns)}
@@ -149,8 +160,24 @@ class Judge:
             taken["source"] = self._sources(columns["source"], verdict)
         if "ordinal" in columns:
             verdict.breaks(_unnumbered(columns), "missing", "ordinal")
+        if completed is not None:
+            verdict.breaks(completed, "completed")
         table = pa.table(taken)
         return table if verdict.good is None else table.filter(pa.array(verdict.good))
+
+    def _complete(self, columns: dict[str, pa.Array], verdict: Verdict) -> np.ndarray | None:
+        """Give rows what they leave out, in place, and tell which; a row that leaves out everything is bad."""
+        fields = self._file.carried
+        missing = {field: columns[field].is_null().to_numpy(zero_copy_only=False) for field in fields}
+        some: np.ndarray = np.any(list(missing.values()), axis=0)
+        if not some.any():
+            return None
+        verdict.reject(np.all(list(missing.values()), axis=0), f"neither {' nor '.join(fields)} is given")
+        for field in fields:
+            values = _filled(columns[field], missing[field], self._known.get(field, np.nan))
+            verdict.reject(missing[field] & np.isnan(values), f"{field} is missing, and no row before it has one")
+            columns[field] = pa.array(values)
+        return some
 
     def _symbols(self, columns: dict[str, pa.Array], verdict: Verdict) -> pa.Array:
         if self._file.symbol is not None:
@@ -274,6 +301,13 @@ class Judge:
         if any(len(numbers[name]) and not numbers[name].min() > 0 for name in _PRICES[self._kind]):
             odd = np.any([numbers[name] <= 0 for name in _PRICES[self._kind]], axis=0)
             verdict.breaks(odd, "price")
+
+
+def _filled(column: pa.Array, missing: np.ndarray, known: float) -> np.ndarray:
+    """The values, and where one is missing the last number before it, which at the beginning is `known`."""
+    values = np.asarray(column.to_numpy(zero_copy_only=False))
+    rows = np.maximum.accumulate(np.where(np.isfinite(values), np.arange(len(values)), -1))
+    return np.where(missing, np.where(rows >= 0, values[rows], known), values)
 
 
 def _reject_outside(values: np.ndarray, none: np.ndarray, low: int, high: int, verdict: Verdict) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,35 @@ from tapehouse.bulk.validate import Judge
 GREW = "bytes that came to the file while it was read were not taken"
 
 
-def blocks_of(
-    file: RecognisedFile, judge: Judge, options: LoadOptions
-) -> Iterator[tuple[Callable[[Any], Parsed], Any]]:
+ParsedBy = tuple[Callable[[Any], Parsed], Any]
+"""A block, after what parses it."""
+
+
+def blocks_of(file: RecognisedFile, judge: Judge, options: LoadOptions) -> Iterator[ParsedBy]:
     """The blocks of a file in order, each with a function that any thread may call on it.
 
     A file that grew since it was looked at is read up to its size then, and the last block says so.
     """
+    blocks = _blocks(file, judge, options)
+    return carrying(blocks) if file.carried else blocks
+
+
+def carrying(blocks: Iterable[ParsedBy]) -> Iterator[ParsedBy]:
+    """The blocks of a file in order, each with a parser that knows what the rows before it had last.
+
+    Blocks are parsed in any order, and maybe in other processes, so that the thread that reads finds this. As a rule
+    one of the last rows of a block has every value, so that it costs next to nothing.
+    """
+    known: dict[str, float] = {}
+    for parse, block in blocks:
+        if isinstance(parse, TextParser | JsonParser | TypedParser):
+            yield parse.knowing(dict(known)), block
+            known |= parse.last_known(block)
+        else:
+            yield parse, block
+
+
+def _blocks(file: RecognisedFile, judge: Judge, options: LoadOptions) -> Iterator[ParsedBy]:
     if not file.format.is_text:
         parse_part = TypedParser(file, judge)
         yield from ((parse_part, part) for part in parts(file))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from copy import copy
+from typing import Any, Self
 
 import msgspec
 import numpy as np
@@ -11,8 +13,8 @@ from pyarrow import json as arrow_json
 
 from tapehouse.bulk.base import RecognisedFile
 from tapehouse.bulk.formats.convert import NULLS, in_one_unit, renamed
-from tapehouse.bulk.formats.split import Block, lines_of
-from tapehouse.bulk.formats.text import Parsed, TextParser, nothing, parsed
+from tapehouse.bulk.formats.split import Block, lines_backwards, lines_of
+from tapehouse.bulk.formats.text import Parsed, TextParser, last_numbers, nothing, parsed
 from tapehouse.bulk.validate import NAME_FIELDS, TIME_FIELDS, Judge, Verdict
 from tapehouse.model import SCHEMAS
 
@@ -48,6 +50,22 @@ class JsonParser:
         columns = {field: self._settled(field, table.column(name), verdict) for name, field in self._columns.items()}
         good = self._judge(columns, verdict)
         return parsed(block, good, verdict, [(rows.take(verdict.bad), verdict.reasons_of_bad)])
+
+    def knowing(self, known: Mapping[str, float]) -> Self:
+        """As `TextParser.knowing`."""
+        other = copy(self)
+        other._judge = self._judge.knowing(known)
+        return other
+
+    def last_known(self, block: Block) -> dict[str, float]:
+        """As `TextParser.last_known`."""
+        if block.cut or block.long:
+            return {}
+        records = map(object_of, lines_backwards(block.data))
+        texts = (
+            {field: text_of((record or {}).get(name)) for name, field in self._columns.items()} for record in records
+        )
+        return last_numbers(texts, self._file.carried, self._text.number_of)
 
     def _read(self, block: Block) -> pa.Table:
         return arrow_json.read_json(

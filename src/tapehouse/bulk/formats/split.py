@@ -194,6 +194,15 @@ def lines_of(block: Block, start: int, end: int, line: int) -> Rows:
     return Rows(rows.starts + start, rows.ends + start, rows.lines)
 
 
+def lines_backwards(data: bytes) -> Iterator[bytes]:
+    """The lines of a text, the last one first, without their ends."""
+    end = len(data)
+    while end >= 0:
+        start = data.rfind(NEWLINE, 0, end)
+        yield data[start + 1 : end].removesuffix(RETURN)
+        end = start
+
+
 def _rows_between(data: np.ndarray, newlines: np.ndarray, breaks: np.ndarray, line: int) -> Rows:
     if len(data) == 0:
         return Rows(*(np.empty(0, np.int64) for _ in Rows.__struct_fields__))

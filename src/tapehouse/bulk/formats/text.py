@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from typing import Any, Self
 
 import msgspec
 import numpy as np
@@ -31,6 +32,7 @@ from tapehouse.bulk.formats.split import (
     Rows,
     count_of,
     fields_of,
+    lines_backwards,
     lines_of,
     rows_of,
 )
@@ -103,6 +105,31 @@ class TextParser:
         if len(rows) != verdict.rows:  # Arrow sees other rows than we do, so that their lines are not known
             return self._diagnose(block)
         return parsed(block, good, verdict, [(rows.take(verdict.bad), verdict.reasons_of_bad)])
+
+    def knowing(self, known: Mapping[str, float]) -> Self:
+        """The same for a block before which these numbers came."""
+        other = copy(self)
+        other._judge = self._judge.knowing(known)
+        return other
+
+    def last_known(self, block: Block) -> dict[str, float]:
+        """The last number in a block of each field that rows leave out when it did not change."""
+        if block.cut or block.long:
+            return {}
+        return last_numbers(map(self._cells, lines_backwards(block.data)), self._file.carried, self.number_of)
+
+    def _cells(self, line: bytes) -> dict[str, str]:
+        """The texts of a row by field; none when it has a wrong number of them."""
+        text, delimiter = line.decode("utf-8", "replace"), self._dialect.delimiter
+        cells = next(csv.reader([text], delimiter=delimiter), []) if '"' in text else text.split(delimiter)
+        whole = len(cells) == self._dialect.width
+        return {field: cells[place] for field, place in self._fields.items()} if whole else {}
+
+    def number_of(self, field: str, text: str) -> float | None:
+        """The number that a text is for that field, if it is one."""
+        if (text := text.strip()) in NULLS:
+            return None
+        return last_number(self.read_texts(field, pa.array([text]), Verdict(1)))
 
     def _types(self) -> dict[str, pa.DataType]:
         return {field: self.type_of(field) for field in self._fields}
@@ -241,6 +268,28 @@ class TextParser:
         if field in TIME_FIELDS:
             return in_one_unit(column, self._times, verdict)
         return renamed(column, self._file.values.get(field))
+
+
+def last_numbers(
+    rows: Iterable[Mapping[str, str | None]], fields: Sequence[str], number_of: Callable[[str, str], float | None]
+) -> dict[str, float]:
+    """The first number of each field in rows that come last one first; `number_of` reads a field's text."""
+    found: dict[str, float] = {}
+    for row in rows:
+        for field in fields:
+            text = row.get(field)
+            if field not in found and text is not None and (number := number_of(field, text)) is not None:
+                found[field] = number
+        if len(found) == len(fields):
+            break
+    return found
+
+
+def last_number(column: pa.Array) -> float | None:
+    """The last number of a column; None when it has none."""
+    values = np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
+    numbers = np.flatnonzero(np.isfinite(values))
+    return float(values[numbers[-1]]) if len(numbers) else None
 
 
 def nothing(block: Block) -> Parsed:

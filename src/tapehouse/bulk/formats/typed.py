@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from copy import copy
+from typing import Any, Self
 
 import msgspec
 import numpy as np
@@ -25,7 +26,7 @@ from tapehouse.bulk.formats.convert import (
     scaled,
     time_type,
 )
-from tapehouse.bulk.formats.text import Parsed
+from tapehouse.bulk.formats.text import Parsed, last_number
 from tapehouse.bulk.formats.zones import Zone
 from tapehouse.bulk.validate import NAME_FIELDS, TIME_FIELDS, Judge, Verdict
 from tapehouse.errors import UnrecognisedFile
@@ -115,6 +116,19 @@ class TypedParser:
             remarks=verdict.remarks,
             source_bytes=part.source_bytes,
         )
+
+    def knowing(self, known: Mapping[str, float]) -> Self:
+        """As `TextParser.knowing`."""
+        other = copy(self)
+        other._judge = self._judge.knowing(known)
+        return other
+
+    def last_known(self, part: Part) -> dict[str, float]:
+        """As `TextParser.last_known`."""
+        columns = {field: part.batch.column(self._file.columns[field]) for field in self._file.carried}
+        verdict = Verdict(part.batch.num_rows)
+        numbers = {field: last_number(self._convert(field, column, verdict)) for field, column in columns.items()}
+        return {field: number for field, number in numbers.items() if number is not None}
 
     def _convert(self, field: str, column: pa.Array, verdict: Verdict) -> pa.Array:
         if field in NAME_FIELDS:

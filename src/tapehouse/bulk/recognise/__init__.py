@@ -125,6 +125,9 @@ def recognise_columns(
         places = {field: place for field, place in places.items() if field != "symbol"}
     if options.source is not None:
         places = {field: place for field, place in places.items() if field != "source"}
+    carried = tuple(field for field in known.description.carried if field in places) if known else ()
+    if carried and symbol is None:
+        raise UnrecognisedFile(f"rows leave out {' and '.join(carried)}, which needs a file of one symbol: --symbol")
     unnamed = "timestamp" in places and plain(names[places["timestamp"]]) in UNNAMED
     return msgspec.structs.replace(
         file,
@@ -133,6 +136,7 @@ def recognise_columns(
         columns={field: names[place] for field, place in places.items()},
         places=places,
         zeros=columns.zeros,
+        carried=carried,
         values=known.description.values if known else {},
         ignored=tuple(name for place, name in enumerate(names) if place not in places.values()),
         symbol=symbol,
