@@ -15,11 +15,12 @@ from msgspec.structs import force_setattr, replace
 
 from tapehouse import settings
 from tapehouse.bulk.base import PRICES, Cell, Description, LoadOptions, RecognisedFile
+from tapehouse.bulk.formats.convert import NUMBER_TYPES
 from tapehouse.bulk.formats.zones import Zone
 from tapehouse.bulk.recognise.names import SPELLINGS, UNNAMED, fields_of, plain
 from tapehouse.bulk.recognise.steps import BY_WORD
 from tapehouse.errors import InvalidRequest, InvalidSetting, InvalidTime, UnrecognisedFile
-from tapehouse.model import MINUTE_NS, SECOND_NS, Interval
+from tapehouse.model import MINUTE_NS, SCHEMAS, SECOND_NS, Interval
 
 _GROUPS = {"symbol", "interval", "minutes", "seconds"}
 _NUMBER = r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?"
@@ -63,7 +64,7 @@ class Known(msgspec.Struct, frozen=True):
     def decimals(self, cells: Mapping[str, Sequence[str]]) -> int:
         """How many decimals whole prices have; 0 when they are written with a point."""
         prices = [text for field in PRICES.intersection(cells) for text in cells[field] if text]
-        return self.description.decimals if prices and all(text.isdecimal() for text in prices) else 0
+        return self.description.decimals if prices and all(text.removeprefix("-").isdecimal() for text in prices) else 0
 
 
 def read_descriptions(entries: Sequence[Mapping[str, Any]], where: str) -> tuple[Description, ...]:
@@ -146,6 +147,9 @@ def _problem(description: Description) -> str | None:
     for field in (*description.columns, *description.zeros, *description.values):
         if field not in fields or field not in SPELLINGS:
             return f"{description.kind} have no field {field!r}; there are {', '.join(sorted(fields))}"
+    numbers = {field.name for field in SCHEMAS[description.kind] if field.type in NUMBER_TYPES}
+    if strange := set(description.carried) - numbers:
+        return f"carried names {min(strange)!r}, which is no number of {description.kind}"
     if not 0 <= description.decimals <= 18:
         return f"decimals is between 0 and 18, not {description.decimals}"
     return _problem_of_rules(description)

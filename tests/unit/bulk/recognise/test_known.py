@@ -37,6 +37,7 @@ def test_the_table_that_comes_along_is_sound() -> None:
         ({"file_required": True}, "file_required needs file"),
         ({"timezone": "Mars/Olympus"}, "unknown time zone 'Mars/Olympus'"),
         ({"midnight": "Mars/Olympus"}, "unknown time zone 'Mars/Olympus'"),
+        ({"carried": ["symbol"]}, "carried names 'symbol', which is no number of bars"),
         ({"decimals": 30}, "decimals is between 0 and 18"),
         ({"interval": "7m"}, "Invalid enum value '7m'"),
     ],
