@@ -20,6 +20,9 @@ _SUFFIXES = {
     *(".arrows", ".feather", ".ipc", ".sqlite", ".sqlite3", ".db", ".duckdb"),
 }
 _DATE = re.compile(r"\d{4}$|\d{6}$|\d{8}$|\d{1,2}$")
+_SEPARATOR = re.compile(r"([-_ ])")
+_TICKER = re.compile(r"[A-Z]{1,5}$")
+"""A word in capitals may be a ticker: ALL, ADJ and DAY are, and all.csv, adj.csv and Daily.csv rather hold that."""
 _OPTIONS = "say it with --symbol, --symbol-from name|folder|REGEX, or --map symbol=COLUMN"
 
 
@@ -38,10 +41,11 @@ def symbol_of(path: str, member: str | None, said: str | None, said_from: str | 
         return symbol_said(PurePath(path).parent.name, "the folder's name")
     if said_from not in (None, "name"):
         return _searched(f"{path}/{member}" if member else path, str(said_from))
-    name = _of_name(stem_of(member or path))
-    if not name and member is not None:
-        name = _of_name(stem_of(path))
-    return symbol_said(name, "the file's name")
+    stems = [stem_of(each) for each in (member, path) if each is not None]
+    if name := next(filter(None, (_of_name(stem, said=said_from == "name") for stem in stems)), None):
+        return symbol_said(name, "the file's name")
+    word = next((_first(stem) for stem in stems if _TICKER.match(_first(stem))), "")
+    return symbol_said(word, "the file's name, although that is also a word for what files hold")
 
 
 def stem_of(path: str) -> str:
@@ -52,12 +56,19 @@ def stem_of(path: str) -> str:
     return name
 
 
-def _of_name(stem: str) -> str:
-    """`AAPL_1m` and `AAPL-2024-01-02` are AAPL, `BTC-USDT_1h` is BTC-USDT; words for what is inside are no symbols."""
-    parts = re.split(r"([-_ ])", stem)
-    while parts and _says_no_symbol(parts[-1], only=len(parts) == 1):
+def _of_name(stem: str, *, said: bool) -> str:
+    """`AAPL_1m` and `AAPL-2024-01-02` are AAPL, `BTC-USDT_1h` is BTC-USDT; words for what is inside are no symbols.
+
+    Where it is `said` that names are symbols, the first word is one whatever it means.
+    """
+    parts = _SEPARATOR.split(stem)
+    while len(parts) > said and _says_no_symbol(parts[-1], only=len(parts) == 1):
         parts = parts[:-2]
     return "".join(parts)
+
+
+def _first(stem: str) -> str:
+    return str(_SEPARATOR.split(stem)[0])
 
 
 def _says_no_symbol(part: str, only: bool) -> bool:

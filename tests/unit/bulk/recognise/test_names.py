@@ -78,7 +78,26 @@ def test_symbols_by_name(path: str, symbol: str) -> None:
     assert symbol_of(path, None, None, None).symbol == symbol
 
 
-@pytest.mark.parametrize("path", ["data.csv", "ohlcv_2024.csv", "1m.csv", "Daily.csv", "a b{c}.csv"])
+@pytest.mark.parametrize(
+    ("path", "symbol"),
+    [("x/ADJ.csv", "ADJ"), ("ALL_1d.csv.gz", "ALL"), ("DAY_2024.csv", "DAY"), ("US.txt", "US"), ("EOD.csv", "EOD")],
+)
+def test_a_word_in_capitals_is_a_symbol_when_nothing_else_is_and_that_is_said(path: str, symbol: str) -> None:
+    found = symbol_of(path, None, None, None)
+    assert found.symbol == symbol
+    assert "also a word" in found.why
+    assert symbol_of("KO.zip", path, None, None) == ("KO", "the file's name")
+    assert symbol_of("prices.zip", path, None, None).symbol == symbol
+
+
+@pytest.mark.parametrize(("path", "symbol"), [("all.csv", "all"), ("data_2024.csv", "data"), ("KO_1m.csv", "KO")])
+def test_every_name_is_a_symbol_when_that_is_said(path: str, symbol: str) -> None:
+    assert symbol_of(path, None, None, "name") == (symbol, "the file's name")
+
+
+@pytest.mark.parametrize(
+    "path", ["data.csv", "all.csv", "HISTORY.csv", "M1.csv", "ohlcv_2024.csv", "1m.csv", "Daily.csv", "a b{c}.csv"]
+)
 def test_names_without_a_symbol(path: str) -> None:
     with pytest.raises(UnrecognisedFile, match="--symbol"):
         symbol_of(path, None, None, None)
