@@ -10,7 +10,7 @@ import pyarrow as pa
 from tapehouse.bulk.base import Counts, FileReport, LoadOptions, Problem, RecognisedFile
 from tapehouse.bulk.formats.text import Parsed
 from tapehouse.bulk.ordinals import Ordinals
-from tapehouse.bulk.quarantine import QuarantineFile
+from tapehouse.bulk.quarantine import QuarantineFile, Reasons
 from tapehouse.codec.content import Sums, add_to
 from tapehouse.errors import InvalidData
 from tapehouse.model import Kind
@@ -27,6 +27,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     table: pa.Table | None = None
     read: int = 0
     quarantined: int = 0
+    reasons: Reasons = msgspec.field(default_factory=Reasons)
     sums: Sums = {}
     blocks: int = 0
     place: int = 0
@@ -42,7 +43,8 @@ class FileLoad:
     """One file while it is loaded.
 
     `blocks` of it are settled: written, set aside or without good rows. `place` is that of the last of these, and
-    `settled` counts what they held, `sums` the hashes of what is stored. The report counts all that was read.
+    `settled` counts what they held, `settled_reasons` says why some of it was refused, and `sums` are the hashes of
+    what is stored. The report counts all that was read.
     """
 
     def __init__(self, number: int, file: RecognisedFile, quarantine: QuarantineFile) -> None:
@@ -53,10 +55,10 @@ class FileLoad:
         self.blocks = self.place = 0
         self.replays = False
         self.settled, self.sums = Counts(), Sums()
+        self.reasons, self.settled_reasons = Reasons(), Reasons()
         self.ended = file.problem is not None
         self._bytes_done = self._bytes_told = 0
         self._ordinals = Ordinals(file.kind or Kind.BARS)
-        self._remarks: dict[str, int] = {}
         self._started = time.perf_counter()
 
     @property
@@ -71,15 +73,18 @@ class FileLoad:
             raise ValueError(f"{self.file.name} was not recognised")
         return self.file.kind
 
-    def resume(self, settled: Counts, sums: Sums, blocks: int, place: int, *, replays: bool) -> None:
-        """So far it came in an earlier run; with `replays`, what is settled is parsed again to number the rest."""
+    def resume(self, settled: Counts, reasons: Reasons, sums: Sums, blocks: int, place: int, *, replays: bool) -> None:
+        """So far it came in earlier runs; with `replays`, what is settled is parsed again to number the rest."""
         self.settled, self.sums, self.blocks, self.place, self.replays = settled, sums, blocks, place, replays
+        self.settled_reasons = reasons
+        self.reasons.add(reasons)
         self.report.counts = msgspec.structs.replace(settled)
         self.report.earlier = msgspec.structs.replace(settled)
 
     def restart(self) -> None:
         """What an earlier run settled cannot be told from the rest: read all, and find it unchanged."""
         self.settled, self.sums, self.blocks, self.place, self.replays = Counts(), Sums(), 0, 0, False
+        self.reasons, self.settled_reasons = Reasons(), Reasons()
         self.report.counts, self.report.earlier = Counts(), None
         self.report.notes.append("read again from its beginning, since it is cut into other blocks than before")
 
@@ -87,6 +92,7 @@ class FileLoad:
         """It came to its end in an earlier run."""
         self.ended = True
         self._bytes_done = self.file.size
+        self._give_reasons()
 
     def replay(self, parsed: Parsed) -> None:
         """A block that is settled: only its place among equal rows counts."""
@@ -98,9 +104,10 @@ class FileLoad:
         counts.read += parsed.rows
         counts.quarantined += parsed.bad_rows
         counts.unwritten += parsed.table.num_rows
-        self.quarantine.add(parsed.bad())
-        for what, rows in parsed.remarks.items():
-            self._remarks[what] = self._remarks.get(what, 0) + rows
+        bad = parsed.bad()
+        self.quarantine.add(bad)
+        reasons = Reasons.of(bad, parsed.remarks)
+        self.reasons.add(reasons)
         self._bytes_done = max(self._bytes_done, parsed.source_bytes)
         table = self._ordinals.add(parsed.table) if parsed.table.num_rows else None
         return Piece(
@@ -108,6 +115,7 @@ class FileLoad:
             table=table,
             read=parsed.rows,
             quarantined=parsed.bad_rows,
+            reasons=reasons,
             sums=sums,
             blocks=blocks,
             place=place,
@@ -139,6 +147,7 @@ class FileLoad:
         """The piece is written or set aside."""
         self.settled.read += piece.read
         self.settled.quarantined += piece.quarantined
+        self.settled_reasons.add(piece.reasons)
         if stored:
             add_to(self.sums, piece.sums)
         if piece.end:
@@ -151,7 +160,7 @@ class FileLoad:
         counts = self.report.counts
         if counts.quarantined < options.max_bad_rows or counts.quarantined <= counts.read * options.max_bad_share:
             return None
-        worst = max(self.quarantine.rejections.values(), key=lambda each: each.rows)
+        worst = max(self.reasons.rejections.values(), key=lambda each: each.rows)
         shown = "".join(f", for example line {row.line:,}: {row.row[:120]!r}" for row in worst.examples[:1])
         return Problem(
             InvalidData.code,
@@ -173,13 +182,16 @@ class FileLoad:
         self.quarantine.close()
         report = self.report
         report.problem = report.problem or problem
-        report.rejections = sorted(self.quarantine.rejections.values(), key=lambda each: -each.rows)
         report.quarantine = None if self.quarantine.path is None else str(self.quarantine.path)
         if self._ordinals.uncertain:
             what = "rows so long after others of later times that equal ones were taken as repeats"
-            self._remarks[what] = self._ordinals.uncertain
-        report.notes += [f"{what} ({rows:,})" for what, rows in self._remarks.items()]
+            self.reasons.remarks[what] = self.settled_reasons.remarks[what] = self._ordinals.uncertain
+        self._give_reasons()
         report.seconds = time.perf_counter() - self._started
+
+    def _give_reasons(self) -> None:
+        self.report.rejections = sorted(self.reasons.rejections.values(), key=lambda each: -each.rows)
+        self.report.notes += [f"{what} ({rows:,})" for what, rows in self.reasons.remarks.items()]
 
     def read_to_end(self) -> None:
         """Nothing more will be read of it."""

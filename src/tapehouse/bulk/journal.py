@@ -8,6 +8,7 @@ commit that they tell of: after a kill in between, rows of that commit are read 
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,8 +19,9 @@ import msgspec
 from tapehouse.bulk.account import FileLoad
 from tapehouse.bulk.base import NEWEST, Counts, RecognisedFile, SetAside
 from tapehouse.bulk.formats.files import reading
+from tapehouse.bulk.quarantine import Reasons
 from tapehouse.codec.content import Sum
-from tapehouse.errors import InvalidRequest, NotFound, NotSupported
+from tapehouse.errors import InvalidRequest, NotFound, NotSupported, TapehouseError
 from tapehouse.model import Interval, Kind
 from tapehouse.store.base import Capability, KeepsDocuments
 
@@ -27,6 +29,8 @@ LOADS, FILES = "loads", "loads.files"
 _EDGE_BYTES = 1 << 16
 
 State = Literal["running", "stopped", "finished"]
+
+logger = logging.getLogger(__name__)
 
 
 class Unchanged(msgspec.Struct, kw_only=True):
@@ -70,6 +74,7 @@ class FileProgress(msgspec.Struct, kw_only=True):
     place: int
     numbered: bool
     counts: Counts
+    reasons: Reasons = msgspec.field(default_factory=Reasons)
     sums: dict[str, Sum]
 
 
@@ -193,6 +198,15 @@ class Journal:
         if state == "finished" and self._written:
             self._store.put_documents(FILES, dict.fromkeys(map(self._key, self._written)))
 
+    def stop(self) -> None:
+        """The load ends by an error. A store that cannot even keep that says `running` of it, as after a kill."""
+        if self._store is None or self.load.state != "running":
+            return
+        try:
+            self._say("stopped")
+        except TapehouseError as exc:
+            logger.warning("that the load %s stopped could not be written down: %s", self.load.batch, exc.message)
+
     def _key(self, name: str) -> str:
         return f"{self.load.batch}/{name}"
 
@@ -211,12 +225,13 @@ def _progress(file: FileLoad) -> bytes:
             place=file.place,
             numbered=file.numbered,
             counts=file.settled,
+            reasons=file.settled_reasons,
             sums=file.sums,
         )
     )
 
 
 def _restore(file: FileLoad, said: FileProgress) -> None:
-    file.resume(said.counts, said.sums, said.blocks, said.place, replays=said.numbered)
+    file.resume(said.counts, said.reasons, said.sums, said.blocks, said.place, replays=said.numbered)
     if said.done:
         file.finished()

@@ -5,15 +5,44 @@ from __future__ import annotations
 import csv
 import errno
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+import msgspec
 
 from tapehouse.bulk.base import BadRow, Rejection
 from tapehouse.errors import StoreError, StoreFull, StoreReadOnly
 
 COLUMNS = ("file", "line", "reason", "row")
 EXAMPLES = 3
+
+
+class Reasons(msgspec.Struct, kw_only=True):
+    """Why rows were refused, with the first few, and what was remarked of so many rows that were taken."""
+
+    rejections: dict[str, Rejection] = {}
+    remarks: dict[str, int] = {}
+
+    @classmethod
+    def of(cls, bad: Sequence[tuple[str, BadRow]], remarks: Mapping[str, int]) -> Reasons:
+        """Those of some rows."""
+        found = cls(remarks=dict(remarks))
+        for reason, row in bad:
+            rejection = found.rejections.setdefault(reason, Rejection(reason=reason, examples=[]))
+            rejection.rows += 1
+            if len(rejection.examples) < EXAMPLES:
+                rejection.examples.append(BadRow(row.line, row.row[:500]))
+        return found
+
+    def add(self, more: Reasons) -> None:
+        """Those of later rows too."""
+        for reason, each in more.rejections.items():
+            rejection = self.rejections.setdefault(reason, Rejection(reason=reason, examples=[]))
+            rejection.rows += each.rows
+            rejection.examples += each.examples[: EXAMPLES - len(rejection.examples)]
+        for what, rows in more.remarks.items():
+            self.remarks[what] = self.remarks.get(what, 0) + rows
 
 
 class QuarantineFile:
@@ -24,23 +53,15 @@ class QuarantineFile:
         self._file: IO[str] | None = None
         self._writer: Any = None
         self.path: Path | None = None
-        self.rejections: dict[str, Rejection] = {}
 
     def add(self, bad: Sequence[tuple[str, BadRow]]) -> None:
-        """Write the rows with their reasons, and count them; `StoreFull` or another `StoreError` when that fails."""
+        """Write the rows with their reasons; `StoreFull` or another `StoreError` when that fails."""
         if not bad:
             return
         try:
             self._open().writerows((self._name, row.line, reason, row.row) for reason, row in bad)
         except OSError as exc:
             raise translated(exc, self._folder) from exc
-        for reason, row in bad:
-            rejection = self.rejections.get(reason)
-            if rejection is None:
-                rejection = self.rejections[reason] = Rejection(reason=reason, examples=[])
-            rejection.rows += 1
-            if len(rejection.examples) < EXAMPLES:
-                rejection.examples.append(BadRow(row.line, row.row[:500]))
 
     def close(self) -> None:
         """Make what was added durable enough to read; idempotent."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from pathlib import Path
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tapehouse.bulk.base import BadRow
-from tapehouse.bulk.quarantine import QuarantineFile
+from tapehouse.bulk.quarantine import QuarantineFile, Reasons
 from tapehouse.errors import StoreError
 
 
@@ -27,13 +31,25 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
         ]
 
 
-def test_reasons_are_counted_with_a_few_examples(tmp_path: Path) -> None:
-    file = QuarantineFile(tmp_path, "x")
-    file.add([("odd" if line % 2 else "even", BadRow(line, "r" * 9_000)) for line in range(9)])
-    file.close()
-    assert {reason: each.rows for reason, each in file.rejections.items()} == {"even": 5, "odd": 4}
-    assert [row.line for row in file.rejections["even"].examples] == [0, 2, 4]
-    assert len(file.rejections["even"].examples[0].row) == 500
+def test_reasons_are_counted_with_a_few_examples() -> None:
+    rows = [("odd" if line % 2 else "even", BadRow(line, "r" * 9_000)) for line in range(9)]
+    found = Reasons.of(rows, {"gap": 2})
+    assert {reason: each.rows for reason, each in found.rejections.items()} == {"even": 5, "odd": 4}
+    assert [row.line for row in found.rejections["even"].examples] == [0, 2, 4]
+    assert len(found.rejections["even"].examples[0].row) == 500
+    assert found.remarks == {"gap": 2}
+
+
+@given(cut=st.lists(st.integers(0, 30), max_size=4), bad=st.lists(st.sampled_from("abc"), max_size=30))
+def test_reasons_of_parts_are_those_of_the_whole(cut: list[int], bad: list[str]) -> None:
+    rows = [(reason, BadRow(line, reason)) for line, reason in enumerate(bad)]
+    parts = Reasons()
+    for start, end in itertools.pairwise([0, *sorted(cut), 30]):
+        part = Reasons.of(rows[start:end], {"seen": end - start})
+        before = msgspec.json.encode(part)
+        parts.add(part)
+        assert msgspec.json.encode(part) == before
+    assert parts == Reasons.of(rows, {"seen": 30})
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a/b.csv", "..", "x" * 400, "sp ace\n.csv"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,6 +117,80 @@ def test_what_was_settled_is_not_read_again(tmp_path: Path) -> None:
     assert earlier is not None
     assert earlier.inserted == 300
     assert report.totals == Counts(read=600, inserted=600, commits=report.totals.commits)
+
+
+@pytest.mark.parametrize("at", [1, 3, 5, 6])
+@pytest.mark.parametrize("dies", [False, True])
+def test_the_reasons_of_all_runs_are_reported(at: int, dies: bool, tmp_path: Path) -> None:
+    bars = [row.replace(",12,9,", ",8,9,") if n % 10 == 3 else row for n, row in enumerate(BARS)]
+    bars = [row.replace(",11,", ",x,") if n % 40 == 7 else row for n, row in enumerate(bars)]
+    files = [write(tmp_path / "in", "a.csv", bars[:600]), write(tmp_path / "in", "b.csv", bars[600:])]
+    whole = bulk.load(files, MemoryStore(), options(), quarantine_dir=tmp_path / "whole")
+    store = Stopping(at, dies=dies)
+    with pytest.raises(KeyboardInterrupt) if dies else contextlib.nullcontext():
+        bulk.load(files, store, options(), quarantine_dir=tmp_path / "q", stop=store.stop)
+    again = bulk.load(files, store, options(batch=None, resume=NEWEST), quarantine_dir=tmp_path / "q")
+    assert again.totals.quarantined == whole.totals.quarantined == 113
+    for file, expected in zip(again.files, whole.files, strict=True):
+        assert file.rejections == expected.rejections
+        assert file.counts.quarantined == sum(each.rows for each in file.rejections)
+
+
+def test_remarks_of_all_runs_are_reported(tmp_path: Path) -> None:
+    files = [write(tmp_path / "in", "a.csv", [row.replace(",12,9,", ",12,-9,") for row in BARS])]
+    whole = bulk.load(files, MemoryStore(), options(), quarantine_dir=tmp_path / "whole")
+    assert any("(900)" in note for note in whole.files[0].notes), whole.files[0].notes
+    store = Stopping(4)
+    bulk.load(files, store, options(), quarantine_dir=tmp_path / "q", stop=store.stop)
+    again = bulk.load(files, store, options(resume="b"), quarantine_dir=tmp_path / "q")
+    assert again.files[0].notes == whole.files[0].notes
+
+
+def test_the_newest_commit_of_all_runs_is_reported(tmp_path: Path) -> None:
+    """Killed after its last commit: the run that resumes it makes none."""
+    files = [write(tmp_path / "in", "a.csv", BARS[:100])]
+    store = Stopping(1)
+    first = bulk.load(files, store, options(), quarantine_dir=tmp_path / "q", stop=store.stop)
+    again = bulk.load(files, store, options(resume="b"), quarantine_dir=tmp_path / "q")
+    assert again.head == first.head == store.head() == 1
+
+
+class Full(Stopping):
+    """A store that is full from one write on, and cannot even keep documents then when it is `silent`."""
+
+    def __init__(self, at: int, *, silent: bool = False) -> None:
+        super().__init__(0)
+        self.at, self._silent = at, silent
+
+    def write(self, *args: Any, **kwargs: Any) -> Commit:
+        self.at -= 1
+        self._check(self.at < 0)
+        return super().write(*args, **kwargs)
+
+    def put_documents(self, *args: Any, **kwargs: Any) -> Any:
+        self._check(self._silent and self.at < 0)
+        return super().put_documents(*args, **kwargs)
+
+    def _check(self, full: bool) -> None:
+        if full:
+            raise StoreFull("no space left")
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_load_that_ended_with_an_error_says_so(
+    silent: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "in", "a.csv", BARS)
+    store = Full(3, silent=silent)
+    with pytest.raises(StoreFull, match="resume b to go on"):
+        bulk.load([path], store, options(), quarantine_dir=tmp_path / "q")
+    (known,) = journal.loads(store)
+    assert known.state == ("running" if silent else "stopped")
+    assert known.updated >= known.started
+    assert ("that the load b stopped could not be written down: no space left" in caplog.text) is silent
+    store.at = 1_000
+    assert bulk.load([path], store, options(resume="b"), quarantine_dir=tmp_path / "q").totals.read == 900
+    assert journal.loads(store)[0].state == "finished"
 
 
 def test_a_file_that_changed_meanwhile_is_read_from_its_beginning(tmp_path: Path) -> None:

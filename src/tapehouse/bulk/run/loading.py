@@ -79,10 +79,17 @@ class Loading:
         """Go on with an earlier load of that batch."""
         self.journal.resume(earlier, self.files)
         self._writing.set_aside = self.journal.tally.set_aside
+        self._head = max(self.journal.tally.commits, default=0)
         self.options = msgspec.structs.replace(self.options, block_bytes=earlier.block_bytes)
 
     def run(self, instruments: Sequence[Instrument]) -> LoadReport:
         """Read, write, certify; raises what stops a load, with its report in `details`."""
+        try:
+            return self._run(instruments)
+        finally:
+            self.journal.stop()
+
+    def _run(self, instruments: Sequence[Instrument]) -> LoadReport:
         self._auditor = Auditor(self._writer, self.batch, self.journal.load.first, self.journal.tally)
         workers = Pool(self.options.threads or os.cpu_count() or 1, processes=self._processes())
         feed = Feed(self.files, workers, self.options, instruments, sums=self._certifies)
@@ -210,8 +217,7 @@ class Loading:
         for file in self.files:
             if file.file.kind is not None and file.sums:
                 add_to(source.setdefault(series_of(file), {}), file.sums)
-        head = max([self._head, *self.journal.tally.commits])
-        certificate = check(self._auditor.certificate(source, self._totals(), head))
+        certificate = check(self._auditor.certificate(source, self._totals(), self._head))
         self._certified = Certified(
             series=len(certificate.series),
             rows=sum(each.stored_rows for each in certificate.series),
