@@ -7,6 +7,7 @@ and zones begin at 9:30 and at +05:45; of days and longer at midnight in the zon
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Self
@@ -16,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tapehouse.bulk.base import RecognisedFile
+from tapehouse.bulk.base import RecognisedFile, TimeStyle
 from tapehouse.bulk.checks.base import Severity
-from tapehouse.bulk.formats.convert import NUMBER_TYPES, nanoseconds
+from tapehouse.bulk.formats.convert import NUMBER_TYPES, nanoseconds, reject_no_clocks
 from tapehouse.bulk.formats.zones import Zone
 from tapehouse.errors import InvalidSymbol
 from tapehouse.model import (
@@ -39,7 +40,7 @@ TIME_FIELDS = ("timestamp", "date", "time")
 NAME_FIELDS = frozenset({"symbol", "source"})
 """Fields of few distinct texts, which come dictionary-encoded."""
 _PRICES = {Kind.BARS: ("low",), Kind.TRADES: ("price",), Kind.QUOTES: ("bid", "ask")}
-_NOT_NEGATIVE = {"volume", "trades", "size", "bid_size", "ask_size", "ordinal"}
+NOT_NEGATIVE = {"volume", "trades", "size", "bid_size", "ask_size", "ordinal"}
 _EXACT_INTEGER = float(2**53)
 _LARGEST_INT32 = float(2**31 - 1)
 _LONGEST_SOURCE = 256
@@ -123,12 +124,16 @@ class Verdict:
 class Judge:
     """Turns the columns of a file into rows of the model. One for a file; any thread may use it."""
 
-    def __init__(self, file: RecognisedFile, instruments: Sequence[Instrument] = ()) -> None:
+    def __init__(
+        self, file: RecognisedFile, instruments: Sequence[Instrument] = (), *, by_instrument: bool = True
+    ) -> None:
+        """Without `by_instrument`, what depends on the instruments is not asked."""
         if file.kind is None or file.times is None:
             raise ValueError(f"{file.name} was not recognised")
         self._file, self._kind, self._times = file, file.kind, file.times
         self._instruments = Instruments(instruments)
         self._known: Mapping[str, float] = {}
+        self._by_instrument = by_instrument
         self._zone = None if file.times.zone is None else Zone(file.times.zone)
 
     def knowing(self, known: Mapping[str, float]) -> Self:
@@ -215,6 +220,8 @@ class Judge:
             if part.null_count:
                 verdict.breaks(pc.is_null(part).to_numpy(zero_copy_only=False), "missing", "timestamp")
         values, none = nanoseconds(parts, self._times)
+        if self._times.style is TimeStyle.FORMAT and none.any() and re.search("%[HIMST]", self._times.format or ""):
+            reject_no_clocks(parts[-1].cast(pa.string()), none, "timestamp", verdict)
         _reject_outside(values, none, MIN_TIME_NS, MAX_TIME_NS, verdict)
         if self._times.are_instants:
             return values
@@ -260,10 +267,10 @@ class Judge:
         if interval is None or self._times.dates:
             return
         if not interval.by_calendar:
-            step, words = _alignment(interval)
+            step, words = alignment(interval)
             verdict.breaks(times % step != 0, "aligned", words, interval)
             return
-        parts = self._zones(symbols)
+        parts = self._zones(symbols) if self._by_instrument else []
         for zone, rows in parts:
             off = zone.to_local(times) % DAY_NS != 0
             off = off if len(parts) == 1 else off & rows
@@ -288,7 +295,7 @@ class Judge:
             allowed = np.isfinite(values) | (np.isnan(values) if field.nullable else False)
             verdict.breaks(~allowed, "finite", field.name)
             low = np.nan
-        if field.name in _NOT_NEGATIVE and not low >= 0:
+        if field.name in NOT_NEGATIVE and not low >= 0:
             verdict.breaks(values < 0, "negative", field.name)
         if pa.types.is_integer(field.type):
             most = _EXACT_INTEGER if field.type == pa.int64() else _LARGEST_INT32
@@ -342,7 +349,8 @@ def _unnumbered(columns: dict[str, pa.Array]) -> np.ndarray:
     return rows
 
 
-def _alignment(interval: Interval) -> tuple[int, str]:
+def alignment(interval: Interval) -> tuple[int, str]:
+    """Of what bars below a day open at a multiple (nanoseconds), and how that is said."""
     if interval.nanos > 30 * MINUTE_NS:
         return 15 * MINUTE_NS, "on a quarter of an hour"
     return interval.nanos, f"a multiple of {interval}"

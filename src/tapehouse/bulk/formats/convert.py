@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 UNIT_NS = {"s": SECOND_NS, "ms": 1_000_000, "us": 1_000, "ns": 1}
 NUMBER_TYPES = (pa.float64(), pa.int64(), pa.int32())
 """The types of fields that are numbers."""
-NULLS = ["", "null", "NULL", "Null", "NA", "N/A", "n/a", "#N/A", "None", "none", "-", "\\N"]
+NULLS = ["", "null", "NULL", "Null", "NA", "N/A", "n/a", "#N/A", "None", "none", "-", "--", "\\N"]
 """What stands for a value that is missing; `NaN` is a number that is none, and says so."""
 
 _FRACTIONAL = pa.decimal128(22, 9)
 _TOO_LARGE = 2.0**63
 _NO_PRICE = 2**63 - 1  # Databento writes it where there is no price
 _MIDNIGHT = r"^\d{4}-\d\d-\d\d[ T]00:00(:00(\.0+)?)?\s?(Z|[+-]\d\d(:?\d\d)?)?$"
+_NO_CLOCK = (
+    r"(^|[ T])(2[4-9]|[3-9]\d):\d\d|(^|[ T])\d\d?:[6-9]\d|(^|[ T])\d\d?:\d\d:[6-9]\d"
+    r"|^(\d{8}[ T]?)?((2[4-9]|[3-9]\d)\d\d(\d\d(\d{3})?)?|\d\d[6-9]\d(\d\d(\d{3})?)?|\d{4}[6-9]\d(\d{3})?)$"
+)
 _ISO_MIN_US, _ISO_MAX_US = MIN_TIME_NS // 1000 + 1, MAX_TIME_NS // 1000 - 1
 
 
@@ -62,7 +66,9 @@ def _halved(texts: pa.Array, wanted: pa.DataType) -> pa.Array:
 
 
 def floats_of(texts: pa.Array, decimal: str = ".") -> pa.Array:
-    """Texts as float64, null where they are no numbers."""
+    """Texts as float64, null where they are no numbers; a dollar sign before one says nothing."""
+    if pc.any(pc.match_substring(texts, "$")).as_py():
+        texts = pc.replace_substring_regex(texts, r"^([+-]?)\$", r"\1")
     if decimal != ".":
         texts = pc.replace_substring(texts, ".", "x")
         texts = pc.replace_substring(texts, decimal, ".")
@@ -93,6 +99,15 @@ def _nanoseconds(columns: list[pa.Array], times: Times) -> tuple[np.ndarray, np.
     if pa.types.is_decimal(column.type):
         return _fractions(column, times)
     return scaled(column, _factor(column.type, times))
+
+
+def reject_no_clocks(texts: pa.Array, unread: np.ndarray, field: str, verdict: Verdicts) -> None:
+    """Reject rows of which the time could not be read since there is no such time of day: hour 24, second 60."""
+    rows = np.flatnonzero(unread)
+    shown = pc.match_substring_regex(texts.take(pa.array(rows)), _NO_CLOCK).fill_null(False)
+    bad = np.zeros(len(texts), bool)
+    bad[rows] = shown.to_numpy(zero_copy_only=False)
+    verdict.reject(bad, f"{field} has a time of day that does not exist")
 
 
 class Verdicts(Protocol):
@@ -224,12 +239,20 @@ def _formatted(texts: pa.Array, times: Times) -> tuple[np.ndarray, np.ndarray]:
 
     series = pl.Series(pl.from_arrow(texts))
     coarse = _parse(series, times, "us")
-    out = (coarse.is_null() | ~coarse.to_physical().is_between(_ISO_MIN_US, _ISO_MAX_US)).to_numpy()
+    out = (coarse.is_null() | ~coarse.to_physical().is_between(_ISO_MIN_US, _ISO_MAX_US) | _leaps(series)).to_numpy()
     if "%.f" in (times.format or "") or "%9f" in (times.format or ""):
         values = _parse(series, times, "ns").to_physical().fill_null(0).to_numpy()
     else:
         values = np.where(out, 0, coarse.to_physical().fill_null(0).to_numpy()) * 1000
     return np.where(out, 0, values), out
+
+
+def _leaps(series: pl.Series) -> pl.Series:
+    """Where second 60 is, which Polars takes for the first of the next minute, as another row may have it."""
+    leaps = series.str.contains("60", literal=True).fill_null(False)
+    if leaps.any():
+        leaps = leaps & series.set(~leaps, None).str.contains(_NO_CLOCK).fill_null(False)
+    return leaps
 
 
 def _parse(series: pl.Series, times: Times, unit: Literal["us", "ns"]) -> pl.Series:

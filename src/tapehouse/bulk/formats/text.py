@@ -21,6 +21,7 @@ from tapehouse.bulk.formats.convert import (
     fixed_point,
     floats_of,
     in_one_unit,
+    reject_no_clocks,
     renamed,
     time_type,
 )
@@ -328,8 +329,10 @@ def reject_no_times(texts: pa.Array, values: pa.Array, field: str, times: Times,
     """Reject the rows whose time could not be read; one that has an offset unlike the others, or none, says so."""
     if values.null_count == texts.null_count:
         return
-    if times.style is TimeStyle.ISO and not times.dates:
+    if times.style is TimeStyle.ISO:
         lost = pc.and_(pc.is_valid(texts), pc.is_null(values))
+        reject_no_clocks(texts, lost.to_numpy(zero_copy_only=False), field, verdict)
+    if times.style is TimeStyle.ISO and not times.dates:
         other = pc.and_(lost, pc.match_substring_regex(texts, _UNSTATED if times.stated else _STATED))
         has = (
             "no offset from UTC, which the others have"

@@ -22,6 +22,7 @@ from tapehouse.bulk.formats.convert import (
     fixed_point,
     float_times,
     in_one_unit,
+    reject_no_clocks,
     renamed,
     scaled,
     time_type,
@@ -43,13 +44,13 @@ class Part(msgspec.Struct, frozen=True):
     source_bytes: int
 
 
-def parts(file: RecognisedFile) -> Iterator[Part]:
-    """The columns that are taken, in batches, in the order of the file."""
+def parts(file: RecognisedFile, rows: int = BATCH_ROWS) -> Iterator[Part]:
+    """The columns that are taken, in batches of at most so many rows, in the order of the file."""
     with opened(file) as source:
         names = source.schema.names
         columns = sorted({names[place] for place in file.places.values()})
         row, total = 1, source.rows
-        for batch in source.batches(columns, BATCH_ROWS):
+        for batch in source.batches(columns, rows):
             done = int((row - 1 + batch.num_rows) / max(total, 1) * file.size) if total is not None else 0
             yield Part(batch, row, min(done, file.size))
             row += batch.num_rows
@@ -162,6 +163,8 @@ class TypedParser:
         else:
             values = cast_or_null(pc.utf8_trim_whitespace(column.cast(pa.string())), wanted)
         lost = pc.and_(pc.is_valid(column), pc.is_null(values))
+        if times.style is TimeStyle.ISO:
+            reject_no_clocks(column.cast(pa.string()), lost.to_numpy(zero_copy_only=False), field, verdict)
         verdict.reject(lost.to_numpy(zero_copy_only=False), f"{field} is not a time that int64 nanoseconds hold")
         return values
 

@@ -5,6 +5,7 @@ What a file is taken for is the same either way, as a test shows: whatever is no
 
 from __future__ import annotations
 
+import re
 from math import isfinite
 
 import msgspec
@@ -16,6 +17,7 @@ from tapehouse.bulk.recognise import Seen, with_layout
 from tapehouse.bulk.recognise.dialect import DELIMITERS, Sample, names_without_header
 from tapehouse.bulk.recognise.known import known_of
 from tapehouse.bulk.recognise.stamps import is_clear, reading_with
+from tapehouse.bulk.validate import NOT_NEGATIVE, alignment
 from tapehouse.errors import UnrecognisedFile
 from tapehouse.model import SCHEMAS
 
@@ -24,6 +26,7 @@ LOOK_BYTES = 1 << 10
 _LEAST_ROWS = 8
 _KEPT = 4
 """Layouts with the same first line, that differ in decimals or the unit of epochs."""
+_PLAIN_SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9:/_-]{0,31}", re.ASCII)
 _NUMBERS = frozenset(
     field.name for schema in SCHEMAS.values() for field in schema if field.type in (pa.float64(), pa.int64())
 )
@@ -68,9 +71,29 @@ class Layouts:
         if len(reading.good) < len(rows) or not _same_unit(seen, times[0]) or not _same_numbers(seen, rows, cells):
             return None
         try:
-            return with_layout(file, msgspec.structs.replace(seen, known=known), reading, cells.get("symbol"))
+            found = with_layout(file, msgspec.structs.replace(seen, known=known), reading, cells.get("symbol"))
         except UnrecognisedFile:
             return None  # a full look decides, or says why not
+        return found if _has_a_good_row(found, cells, reading.values.tolist(), seen.dialect.decimal) else None
+
+
+def _has_a_good_row(file: RecognisedFile, cells: dict[str, list[str]], times: list[int], decimal: str) -> bool:
+    """Whether some row can surely be loaded, all of whose numbers and times are some."""
+    step = 1 if file.interval is None or file.interval.by_calendar else alignment(file.interval)[0]
+    for row, time in enumerate(times):
+        numbers = {field: _number(cells[field][row], decimal) for field in cells if field in _NUMBERS}
+        high, low = numbers.get("high", 0), numbers.get("low", 0)
+        in_order = all(low <= numbers[field] <= high for field in ("open", "close") if field in numbers)
+        sized = all(numbers[field] >= 0 for field in NOT_NEGATIVE.intersection(numbers))
+        whole = all(numbers[field].is_integer() for field in ("trades", "ordinal") if field in numbers)
+        symbol = cells["symbol"][row] if "symbol" in cells else "KO"
+        if in_order and sized and whole and time % step == 0 and _PLAIN_SYMBOL.fullmatch(symbol):
+            return True
+    return False
+
+
+def _number(cell: str, decimal: str) -> float:
+    return float(cell if decimal == "." else cell.replace(decimal, "."))
 
 
 def _same_numbers(seen: Seen, rows: list[list[str]], cells: dict[str, list[str]]) -> bool:

@@ -13,6 +13,7 @@ from tapehouse.bulk.base import Format, LoadOptions, Problem, RecognisedFile
 from tapehouse.bulk.formats.files import Look, check_member, container_of, look_at, members_of, raw_pieces
 from tapehouse.bulk.plan.alike import Layouts
 from tapehouse.bulk.plan.paths import TEXT_SUFFIXES, find
+from tapehouse.bulk.plan.sampled import check_sample
 from tapehouse.bulk.plan.typed import recognise_typed, table_names
 from tapehouse.bulk.recognise import recognise_text
 from tapehouse.bulk.recognise.dialect import Sample, layout_of
@@ -102,7 +103,7 @@ def _tables(file: RecognisedFile, options: LoadOptions) -> Iterator[RecognisedFi
             file, name=name, member=table, source=_source(name, options), size=file.size // max(len(tables), 1)
         )
         try:
-            found.append(recognise_typed(part, options))
+            found.append(_typed(part, options))
         except UnrecognisedFile as exc:
             if exc.details.get("columns") is None:
                 found.append(replace(part, problem=_problem(part, exc)))
@@ -122,9 +123,15 @@ def _source(name: str, options: LoadOptions) -> str:
 
 def _recognised(file: RecognisedFile, options: LoadOptions, layouts: Layouts, look: Look | None) -> RecognisedFile:
     try:
-        return _text(file, options, layouts, look) if file.format.is_text else recognise_typed(file, options)
+        return _text(file, options, layouts, look) if file.format.is_text else _typed(file, options)
     except InvalidData as exc:
         return replace(file, problem=_problem(file, exc))
+
+
+def _typed(file: RecognisedFile, options: LoadOptions) -> RecognisedFile:
+    found = recognise_typed(file, options)
+    check_sample(found, options)
+    return found
 
 
 def _problem(file: RecognisedFile, exc: InvalidData) -> Problem:
@@ -151,10 +158,13 @@ def _of_sample(file: RecognisedFile, options: LoadOptions, layouts: Layouts, sam
         raise UnreadableFile(f"{file.name} is {compression or format_} in a zip; unpack it first")
     if looks_like_json(sample):
         layout = layout_of_objects(sample, options)
-        return recognise_text(replace(file, format=Format.JSON), layout, options)[0]
+        found = recognise_text(replace(file, format=Format.JSON), layout, options)[0]
+        check_sample(found, options)
+        return found
     if (known := layouts.recall(file, sample)) is not None:
         return known
     found, seen = recognise_text(file, layout_of(sample, options), options)
+    check_sample(found, options)
     layouts.keep(sample, seen)
     return found
 

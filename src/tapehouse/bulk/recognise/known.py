@@ -30,7 +30,7 @@ _LOOKS = {
     Cell.EPOCH: r"\d{9,10}(\.\d+)?|\d{12,13}|\d{15,16}|\d{18,19}",
     Cell.DATE: _DATE,
     Cell.CLOCK: _CLOCK,
-    Cell.DATETIME: rf"({_DATE})[ T]{_CLOCK}(Z|[+-]\d\d:?\d\d)?",
+    Cell.DATETIME: rf"({_DATE})[ T]({_CLOCK}(Z|[+-]\d\d:?\d\d)?|\d{{6}}(\d{{3}})?)",
     Cell.NUMBER: _NUMBER,
     Cell.WHOLE: r"[+-]?\d+(\.0*)?",
     Cell.BOOL: r"(?i:true|false)",

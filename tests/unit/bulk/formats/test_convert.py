@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -21,6 +22,7 @@ from tapehouse.bulk.formats.convert import (
     floats_of,
     in_one_unit,
     nanoseconds,
+    reject_no_clocks,
     renamed,
     time_type,
 )
@@ -49,9 +51,52 @@ def test_every_float_comes_back_bit_by_bit(value: float) -> None:
         assert found == value
 
 
-@pytest.mark.parametrize("text", ["", "x", "1,5", "1_000", "0x10", "--1", "1e", "1 2", "$5", "5%"])
+@pytest.mark.parametrize("text", ["", "x", "1,5", "1_000", "0x10", "--1", "1e", "1 2", "$", "5$", "$$5", "€5", "5%"])
 def test_what_is_no_number(text: str) -> None:
     assert floats_of(pa.array([text])).null_count == 1
+
+
+def test_a_dollar_sign_says_nothing() -> None:
+    assert floats_of(pa.array(["$5.25", "-$1", "$-1", "+$2", None])).to_pylist() == [5.25, -1, -1, 2, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_no_clock"),
+    [
+        ("2024-01-01 24:00:00", True),
+        ("2024-01-01T23:59:60Z", True),
+        ("2024-01-01 12:60", True),
+        ("2024.01.02 25:00:00.123", True),
+        ("24:00", True),
+        ("20240101 240000", True),
+        ("20240101 235960123", True),
+        ("246000", True),
+        ("2024-02-30 12:00:00", False),
+        ("2024-02-30", False),
+        ("20240230", False),
+        ("20240230 120000", False),
+        ("235959", False),
+        ("x", False),
+    ],
+)
+def test_times_of_day_that_do_not_exist(text: str, is_no_clock: bool) -> None:
+    verdict = Verdict(3)
+    reject_no_clocks(pa.array(["2024-01-01 24:00", text, None]), np.array([False, True, True]), "time", verdict)
+    assert verdict.reasons_of_bad() == ["time has a time of day that does not exist"] * is_no_clock
+
+
+@pytest.mark.parametrize(
+    ("form", "good", "bad"),
+    [
+        ("%Y.%m.%d %H:%M:%S", "2024.06.01 12:59:59", "2024.06.01 12:59:60"),
+        ("%Y%m%d %H%M%S%3f", "20120601 160659123", "20120601 125960123"),
+        ("%m/%d/%Y %I:%M:%S %p", "06/01/2024 12:59:59 PM", "06/01/2024 12:59:60 PM"),
+    ],
+)
+def test_second_60_is_not_the_next_minute(form: str, good: str, bad: str) -> None:
+    values, none = nanoseconds([pa.array([good, bad, None])], Times(style=TimeStyle.FORMAT, format=form))
+    assert none.tolist() == [False, True, True]
+    assert values[0] != 0
 
 
 def test_a_decimal_comma_and_no_point_beside_it() -> None:
