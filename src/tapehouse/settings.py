@@ -65,7 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, _says("Bytes of all bodies that are open at once; beyond, the answer is 503.", ge=1)
     ] = 512 * 1024 * 1024
     max_upload_rows: Annotated[int, _says("Rows of one `POST`.", ge=1)] = 5_000_000
-    max_concurrent_queries: Annotated[int, _says("Reads that run at once; others wait their turn.", ge=1)] = 8
+    max_concurrent_queries: Annotated[int, _says("Reads that run at once; others wait their turn.", ge=1)] = 2
     max_concurrent_writes: Annotated[int, _says("Writes that run at once; others wait their turn.", ge=1)] = 2
     max_waiting_queries: Annotated[
         int, _says("Store calls of a kind that may wait; beyond, the answer is 503.", ge=1)

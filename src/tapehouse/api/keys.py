@@ -25,6 +25,8 @@ from tapehouse.errors import Forbidden, InvalidSetting, NotFound, RateLimited, U
 from tapehouse.model import SECOND_NS
 
 PREFIX = "th_"
+_LOOK_AGAIN_S = 0.05
+"""A change of the file is in force after this long: a look with every request would cost more than the rest of it."""
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +93,7 @@ class Keys:
         self._clock = clock
         self._ticks = ticks
         self._buckets: dict[str, Bucket] = {}
-        self._stamp = _stamp(self.path)
+        self._stamp, self._looked_s = _stamp(self.path), ticks()
         self._keys = _read(self.path)
         self._readable = True
 
@@ -171,7 +173,13 @@ class Keys:
             )
 
     def _current(self) -> list[Key]:
-        """The keys as the file has them now. One that has become unreadable changes nothing: nobody is let in by it."""
+        """The keys as the file has them, or had them an instant ago.
+
+        One that has become unreadable changes nothing: nobody is let in by it.
+        """
+        if (now_s := self._ticks()) - self._looked_s < _LOOK_AGAIN_S:
+            return self._keys
+        self._looked_s = now_s
         if (stamp := _stamp(self.path)) != self._stamp:
             try:
                 self._keys = _read(self.path)
@@ -192,6 +200,7 @@ class Keys:
             keys = _read(self.path)
             yield keys
             _write(self.path, msgspec.json.format(msgspec.json.encode(_File(keys=keys))))
+            self._looked_s = -_LOOK_AGAIN_S
         finally:
             os.close(lock)
 

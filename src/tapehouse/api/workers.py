@@ -92,6 +92,7 @@ class _Call:
     client: str
     make: Callable[[], Any]
     future: Future[Any]
+    waits: bool = True
 
 
 class Lane:
@@ -170,6 +171,7 @@ class Lane:
             if not len(self._turns):  # whoever this was called for waits no longer
                 return
             call = self._turns.take()
+            call.waits = False
         if not call.future.set_running_or_notify_cancel():
             return
         started_s = time.monotonic()
@@ -184,7 +186,8 @@ class Lane:
     def _ended(self, call: _Call, _: Future[Any]) -> None:
         with self._lock:
             self.pending -= 1
-            self._turns.take_back(call.client, call)
+            if call.waits:
+                self._turns.take_back(call.client, call)
 
     def _overloaded(self) -> Overloaded:
         wait_s = min(max(1.0, self.pending * self._call_s / self._threads), _LONGEST_RETRY_S)
@@ -239,7 +242,7 @@ class Workers:
         waiting = settings.max_waiting_queries
         self.query = Lane("query", settings.max_concurrent_queries, waiting)
         """Reads of rows and other short calls. A long answer takes a thread for one step at a time."""
-        self.scan = Lane("scan", max(1, settings.max_concurrent_queries // 2), waiting)
+        self.scan = Lane("scan", settings.max_concurrent_queries, waiting)
         """Reads that may go through everything: coverage, aggregates, the list of symbols."""
         self.write = Lane("write", settings.max_concurrent_writes, waiting)
         self.compact = Lane("compact", 1, waiting)

@@ -26,6 +26,10 @@ class Clock:
     def ticks(self) -> float:
         return self.seconds
 
+    def go_on(self) -> None:
+        """Until a change of the file is in force."""
+        self.seconds += 1.0
+
 
 @pytest.fixture
 def clock() -> Clock:
@@ -151,22 +155,25 @@ def test_keys_that_cannot_be_made(keys: Keys, arguments: dict[str, object], mess
     assert [key.name for key in keys] == ["taken"]
 
 
-def test_another_process_s_change_is_seen(keys: Keys, tmp_path: Path) -> None:
+def test_another_process_s_change_is_seen(keys: Keys, clock: Clock, tmp_path: Path) -> None:
     other = Keys(tmp_path / "keys.json")
 
     token = other.add("k", "write")
+    clock.go_on()
     assert keys.check(token, Scope.WRITE)
     other.remove("k")
+    clock.go_on()
     with pytest.raises(Unauthenticated):
         keys.check(token, Scope.READ)
 
 
 def test_a_file_that_becomes_unreadable_lets_nobody_in_and_nobody_out(
-    keys: Keys, caplog: pytest.LogCaptureFixture
+    keys: Keys, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     token = keys.add("k")
     assert keys.check(token, Scope.READ)
     keys.path.write_text("{")
+    clock.go_on()
 
     with caplog.at_level(logging.ERROR):
         assert keys.check(token, Scope.READ)
@@ -175,14 +182,16 @@ def test_a_file_that_becomes_unreadable_lets_nobody_in_and_nobody_out(
         keys.add("other")
 
 
-def test_a_file_that_appears_and_cannot_be_read_does_not_leave_the_server_open(keys: Keys) -> None:
+def test_a_file_that_appears_and_cannot_be_read_does_not_leave_the_server_open(keys: Keys, clock: Clock) -> None:
     assert not keys.asked_for
     keys.path.write_text("{")
+    clock.go_on()
 
     assert keys.asked_for
     with pytest.raises(Unauthenticated):
         keys.check("th_x", Scope.READ)
     keys.path.unlink()
+    clock.go_on()
     assert not keys.asked_for
 
 

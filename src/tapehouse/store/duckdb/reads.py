@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +14,11 @@ import pyarrow as pa
 
 from tapehouse.errors import InvalidRequest, NotFound
 from tapehouse.model import NAME, TIMESTAMP, Kind, read_schema
-from tapehouse.store.archive.columns import one_chunk
+from tapehouse.store.archive.columns import one_chunk, rows_within
 from tapehouse.store.archive.files import ArchiveFile, internal_schema
 from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.base import Key, Reading, Selection
-from tapehouse.store.duckdb.catalog import Snapshot
+from tapehouse.store.duckdb.catalog import Shelf, Snapshot
 from tapehouse.store.duckdb.engine import Engine
 from tapehouse.store.duckdb.hot import HotRows, read_hot
 from tapehouse.store.duckdb.versions import version_columns, visible
@@ -252,14 +253,17 @@ class Reads:
         cut = zip(touched, starts.tolist(), ends.tolist(), strict=True)
         return {s: HotRows(rows.slice(low, high - low), s in mixed) for s, low, high in cut if high > low}
 
+    def stores(self, dataset: Dataset, symbol: int, start: int, end: int) -> bool:
+        """Whether there may be versions of that symbol in `[start, end)`, visible or not."""
+        if start >= end:
+            return False
+        shelf = self._engine.snapshot.shelf(dataset)
+        archived = next(_archived_spans(dataset, shelf, symbol, start, end), None) is not None
+        return archived or self._engine.hot.touches(dataset, symbol, start, end)
+
     def _spans(self, scope: Scope, symbol: int, hot: HotRows | None) -> list[int]:
         dataset = scope.dataset
-        shelf = scope.snapshot.shelf(dataset)
-        spans = {
-            span
-            for span in shelf.between(dataset.span_at(scope.start), dataset.span_at(scope.end - 1))
-            if any(file.groups_of(symbol, scope.start, scope.end) for file in shelf.files[span])
-        }
+        spans = set(_archived_spans(dataset, scope.snapshot.shelf(dataset), symbol, scope.start, scope.end))
         if hot is not None:
             spans |= set(np.unique(dataset.span_of(hot.rows["timestamp"].to_numpy())).tolist())
         return sorted(spans, reverse=scope.newest_first)
@@ -272,7 +276,7 @@ class Reads:
             for d in scope.snapshot.deletes_of(scope.dataset, symbol)
             if d.version > floor and d.version <= scope.as_of
         ]
-        hot = None if found is None else _within(found.rows, *scope.dataset.bounds(span))
+        hot = None if found is None else rows_within(found.rows, *scope.dataset.bounds(span))
         mixed = found is not None and found.mixed
         # What an undo brings back may be among the versions that were not current when the span was archived.
         past = scope.source is not None or scope.as_of < floor or any(isinstance(d, Undo) for d in deletes)
@@ -342,8 +346,8 @@ class Reads:
                 continue
             names = [*wanted, "lost"] if file.history else wanted
             for i in file.groups_of(symbol, scope.start, scope.end):
-                rows = self._engine.reader.read(file, [i], names)
-                found.append((file.history, int(file.first[i]), _within(rows, scope.start, scope.end)))
+                rows = self._engine.reader.read(file, [i], names, (scope.start, scope.end))
+                found.append((file.history, int(file.first[i]), rows))
         return [rows for _, _, rows in sorted(found, key=lambda entry: entry[:2])]
 
 
@@ -394,8 +398,14 @@ class _Piece:
 def _ahead(pool: ThreadPoolExecutor, tasks: Iterable[_Run | _Piece], depth: int) -> Iterator[Found]:
     """The results in order, with up to `depth` large tasks under way in other threads.
 
-    A single row group is decoded sooner than another thread takes it up.
+    A single row group, or the only task there is, is decoded sooner than another thread takes it up.
     """
+    tasks = iter(tasks)
+    if depth and (first := list(islice(tasks, 2))):
+        if len(first) == 1:
+            yield first[0]()
+            return
+        tasks = chain(first, tasks)
     running: deque[Future[Found] | _Piece | _Run] = deque()
     try:
         for task in tasks:
@@ -416,19 +426,17 @@ def _result(task: Future[Found] | _Piece | _Run) -> Found:
     return task.result() if isinstance(task, Future) else task()
 
 
+def _archived_spans(dataset: Dataset, shelf: Shelf, symbol: int, start: int, end: int) -> Iterator[int]:
+    for span in shelf.between(dataset.span_at(start), dataset.span_at(end - 1)):
+        if any(file.groups_of(symbol, start, end) for file in shelf.files[span]):
+            yield span
+
+
 def _part(hot: HotRows | None, scope: Scope) -> HotRows | None:
     if hot is None:
         return None
-    rows = _within(hot.rows, scope.start, scope.end)
+    rows = rows_within(hot.rows, scope.start, scope.end)
     return HotRows(rows, hot.mixed) if rows.num_rows else None
-
-
-def _within(rows: pa.Table, start: int, end: int) -> pa.Table:
-    times = one_chunk(rows["timestamp"]).to_numpy()
-    if len(times) == 0 or (times[0] >= start and times[-1] < end):
-        return rows
-    low, high = np.searchsorted(times, [start, end])
-    return rows.slice(low, high - low)
 
 
 def _joined(kind: Kind, tables: list[pa.Table], columns: Sequence[str]) -> pa.Table:

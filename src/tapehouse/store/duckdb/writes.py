@@ -257,28 +257,27 @@ class Writes:
     ) -> tuple[Commit, Change | None]:
         """See `Store.delete`. The caller holds `writing`."""
         engine, ids = self._engine, self._engine.symbols.ids
-        hidden: dict[int, np.ndarray] = {}
-        for name in sorted(set(symbols)):
-            if name in ids and engine.series.get(dataset, ids[name]) is not None:
-                times = self._times(dataset, ids[name], start, end)
-                if len(times):
-                    hidden[ids[name]] = times
+        # Also where it hides nothing for now: an undo may bring back what is older, and that stays deleted.
+        stored = [ids[name] for name in sorted(set(symbols)) if name in ids]
+        stored = [symbol for symbol in stored if self._reads.stores(dataset, symbol, start, end)]
+        times = {symbol: self._times(dataset, symbol, start, end) for symbol in stored}
+        hidden = {symbol: found for symbol, found in times.items() if len(found)}
         if not hidden:
             return self._unchanged(dataset, 0, "delete"), None
         commit = self._next(dataset, "delete", batch, start, end, deleted=sum(map(len, hidden.values())))
-        rows = pa.table({"symbol": pa.array(list(hidden), pa.int32())})
+        rows = pa.table({"symbol": pa.array(stored, pa.int32())})
         with engine.transaction(f"delete {dataset.kind}") as connection:
             statement = "INSERT INTO deletes SELECT ?, ?, ?, symbol, ?, ? FROM incoming"
             insert(connection, statement, rows, [commit.number, dataset.kind, dataset.code, start, end])
             failpoint("delete.inserted")
             insert_commit(connection, dataset, commit)
         deletes = dict(engine.snapshot.deletes)
-        for symbol, times in hidden.items():
+        for symbol in stored:
             deletes[dataset, symbol] = (*deletes.get((dataset, symbol), ()), Delete(commit.number, start, end))
-            engine.hot.hide(dataset, times)
+            engine.hot.hide(dataset, times[symbol])
         engine.snapshot = Snapshot(commit.number, commit.recorded, engine.snapshot.shelves, deletes)
-        for symbol, times in hidden.items():
-            self.discount(dataset, symbol, len(times))
+        for symbol, found in hidden.items():
+            self.discount(dataset, symbol, len(found))
         names = tuple(engine.symbols.names[symbol] for symbol in hidden)
         change = Change(
             commit=commit.number, kind=dataset.kind, interval=dataset.interval, symbols=names, start=start, end=end

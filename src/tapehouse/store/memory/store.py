@@ -7,7 +7,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain, count, islice
 from typing import Any
 
@@ -199,12 +199,18 @@ class MemoryStore:
                     action="delete",
                     deleted=sum(hidden.values()),
                 )
-                names = {name for name, rows in hidden.items() if rows}
-                commit, change = self._commit(proposed, names, start, end)
-                for name in names:
-                    self._series[SeriesKey(kind, interval, name)].deletes.append(Delete(commit.number, start, end))
+                commit, change = self._commit(proposed, {name for name, rows in hidden.items() if rows}, start, end)
+                if change is not None:
+                    self._hide(kind, interval, hidden, Delete(commit.number, start, end))
             self._announce(change)
         return commit
+
+    def _hide(self, kind: Kind, interval: Interval | None, names: Iterable[str], delete: Delete) -> None:
+        """Also where it hid nothing for now: an undo may bring back what is older, and that stays deleted."""
+        for name in names:
+            records = self._series[SeriesKey(kind, interval, name)]
+            if any(delete.start <= identity[0] < delete.end for identity in records.versions):
+                records.deletes.append(delete)
 
     def stats(self) -> dict[str, Any]:
         """See `Store.stats`."""
