@@ -462,8 +462,11 @@ class LoadReport(msgspec.Struct, kw_only=True):
         return whole and not self.interrupted and not self.set_aside
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a load is. Bytes are those of the files as they are on disk; `eta_s` is None while nothing is known."""
+class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far a load is. Bytes are those of the files as they are on disk; `eta_s` is None while nothing is known.
+
+    While files are `sending`, which a client tells of its own, bytes are those that went to the server.
+    """
 
     file: str
     file_number: int
@@ -474,6 +477,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     quarantined: int
     rows_per_s: float
     eta_s: float | None
+    sending: bool = False
 
 
 OnProgress = Callable[[Progress], None]

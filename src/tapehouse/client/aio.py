@@ -256,7 +256,7 @@ class AsyncClient:
         if isinstance(backend, AsyncLocal):
             return await backend.load(paths, options, validate, progress=progress, **how)
         here = backend.server.socket is not None
-        plan = partial(loading.job_of, paths, options, validate, here=here, files=files_below)
+        plan = partial(loading.job_of, paths, options, validate, progress, here=here, files=files_below)
         job = await self._run(await asyncio.to_thread(plan))
         return following.report_of(await following.follow_async(self._run, job, progress))
 

@@ -341,7 +341,7 @@ class Client:
         if isinstance(self._backend, Local):
             return self._backend.load(paths, options, validate, progress=progress, **how)
         here = self._backend.server.socket is not None
-        job = self._run(loading.job_of(paths, options, validate, here=here, files=files_below))
+        job = self._run(loading.job_of(paths, options, validate, progress, here=here, files=files_below))
         return following.report_of(following.follow(self._run, job, progress))
 
     def jobs(self, *, limit: int = 100) -> list[Job]:

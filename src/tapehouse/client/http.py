@@ -99,7 +99,7 @@ def _arguments(request: Outgoing, server: Server) -> dict[str, Any]:
         "params": request.params,
         "headers": request.headers | coding,
         "content": request.content,
-        **form_of(request.files, request.fields),
+        **form_of(request.files, request.fields, request.on_sent),
     }
 
 

@@ -6,7 +6,7 @@ An `Operation` says which request it makes and what receives the answer; a shell
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -47,6 +47,8 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     """Sent as the parts `file` of a form, each with its name, and read while they are sent."""
     fields: dict[str, str] = {}
     """The other parts of that form; they go first."""
+    on_sent: Callable[[str, int], None] | None = None
+    """Told with a file's name of so many bytes of it that go out; of fewer than none when it is sent again."""
 
     @property
     def headers(self) -> dict[str, str]:

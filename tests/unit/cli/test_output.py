@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from tapehouse.bulk.base import Counts, FileReport, LoadReport, Problem, Progress, RecognisedFile
 from tapehouse.cli import context, tables
-from tapehouse.cli.loads.progress import said
+from tapehouse.cli.loads.progress import progress, said
 from tapehouse.cli.loads.report import exit_code
+from tapehouse.client.jobs.sending import Sending
 from tapehouse.errors import NotFound, Unauthenticated
 from tapehouse.model import Commit, Kind
 
@@ -43,7 +45,7 @@ def test_sizes(count: float, text: str) -> None:
 
 
 def test_progress() -> None:
-    progress = Progress(
+    done = Progress(
         file="a.csv",
         file_number=1,
         files=2,
@@ -54,7 +56,24 @@ def test_progress() -> None:
         rows_per_s=4_000.4,
         eta_s=9.2,
     )
-    assert said(progress) == "25%, 12,000 rows, 4,000 rows/s, 3 bad, 9 s left"
+    assert said(done) == "25%, 12,000 rows, 4,000 rows/s, 3 bad, 9 s left"
+
+
+def test_progress_of_what_is_sent_is_in_lines_where_no_terminal_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tapehouse.cli.progress.SECONDS_BETWEEN_LINES", 0.0)
+    (tmp_path / "a").write_bytes(b"a" * 4_000)
+    with progress() as shown:
+        sending = Sending([("a.csv", tmp_path / "a")], shown)
+        for size in (1_000, 3_000, -4_000):
+            sending("a.csv", size)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "a.csv: 25%, 1 KB of 4 KB sent, 0 s left",
+        "a.csv: 100%, 4 KB of 4 KB sent, 0 s left",
+        "a.csv: 0%, 0 B of 4 KB sent",
+    ]
 
 
 def report(*, quarantined: int = 0, problem: Problem | None = None, interrupted: bool = False) -> LoadReport:

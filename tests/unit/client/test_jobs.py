@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 from tests.unit.client.conftest import Serve
 
 from tapehouse import Client
+from tapehouse.bulk.base import Progress
 from tapehouse.client.jobs import following
 from tapehouse.client.jobs.sending import Sent
 from tapehouse.errors import Conflict, InvalidRequest, NotFound, NotSupported, Unavailable, UnreadableFile
@@ -88,6 +90,22 @@ def test_what_cannot_be_loaded(client: Any, days: Path) -> None:
         client.load(days, validate="some")
 
 
+def test_what_is_sent_is_told_before_what_is_loaded(serve: Serve, days: Path) -> None:
+    (days.parent / "more.csv").write_text(DAYS.replace("A,", "B,") * 2_000)
+    told: list[Progress] = []
+    with Client(serve().url) as client:
+        client.load(days.parent, interval="1d", progress=told.append)
+    sent = [each for each in told if each.sending]
+    assert told[: len(sent)] == sent
+    total = sum(path.stat().st_size for path in days.parent.iterdir())
+    assert (sent[-1].bytes_done, sent[-1].bytes_total, sent[-1].files) == (total, total, 2)
+    assert sorted({each.file_number for each in sent}) == [1, 2]
+    done = [each.bytes_done for each in sent]
+    assert len(done) > 10
+    assert done == sorted(done)
+    assert sum(b"sending" in msgspec.json.encode(each) for each in told) == len(sent)
+
+
 def test_jobs_of_a_server(serve: Serve, days: Path) -> None:
     with Client(serve().url) as client:
         client.load(days, interval="1d")
@@ -110,12 +128,14 @@ def test_without_a_server_there_are_only_old_jobs() -> None:
 def test_a_file_is_sent_as_long_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"0123456789")
-    sent = Sent(path)
+    read: list[int] = []
+    sent = Sent(path, read.append)
     assert sent.seek(0, 2) == 10
     with path.open("ab") as more:
         more.write(b"more")
     assert (sent.read(4), sent.tell(), sent.read(), sent.read(), sent.tell()) == (b"0123", 4, b"456789", b"", 10)
     sent.seek(0)
+    assert read == [4, 6, -10]
     assert sent.read(2) == b"01"
     sent.seek(0)
     path.write_bytes(b"")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from tapehouse.cli import tables
 from tapehouse.cli.progress import Step
 from tapehouse.cli.progress import progress as shown
 
@@ -23,5 +24,7 @@ def said(done: Progress) -> str:
     """How far a load is, in a few words."""
     share = done.bytes_done / done.bytes_total if done.bytes_total else 1.0
     left = "" if done.eta_s is None else f", {done.eta_s:,.0f} s left"
+    if done.sending:
+        return f"{share:.0%}, {tables.size(done.bytes_done)} of {tables.size(done.bytes_total)} sent{left}"
     bad = f", {done.quarantined:,} bad" if done.quarantined else ""
     return f"{share:.0%}, {done.rows:,} rows, {done.rows_per_s:,.0f} rows/s{bad}{left}"

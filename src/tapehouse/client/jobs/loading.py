@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pyarrow.parquet as pq
 
-from tapehouse.bulk.base import LoadOptions
+from tapehouse.bulk.base import LoadOptions, OnProgress
 from tapehouse.bulk.checks.base import Validate
 from tapehouse.client.jobs.operations import LoadFiles, LoadPaths, said
 from tapehouse.client.writes import Write, write
@@ -73,12 +73,22 @@ def as_file(table: Any, options: LoadOptions) -> Iterator[tuple[list[str], LoadO
 
 
 def job_of(
-    paths: Sequence[str], options: LoadOptions, validate: str, *, here: bool, files: Files
+    paths: Sequence[str],
+    options: LoadOptions,
+    validate: str,
+    progress: OnProgress | None = None,
+    *,
+    here: bool,
+    files: Files,
 ) -> LoadPaths | LoadFiles:
-    """The job: of paths when the server is on this machine and ours (`here`), else of the files themselves."""
+    """The job: of paths when the server is on this machine and ours (`here`), else of the files themselves.
+
+    `progress` is told how much of these was sent.
+    """
     words = said(options, validate_of(validate))
     if here:
         absolute = tuple(os.path.abspath(os.path.expanduser(path)) for path in paths)
         return LoadPaths(paths=absolute, options=words)
     ours = ("threads", "workers", "block_bytes", "batch_rows", "retries")
-    return LoadFiles(files=tuple(files(paths)), options={k: v for k, v in words.items() if k not in ours})
+    words = {name: word for name, word in words.items() if name not in ours}
+    return LoadFiles(files=tuple(files(paths)), options=words, progress=progress)

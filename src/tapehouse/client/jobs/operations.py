@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from tapehouse.bulk.base import LoadOptions, Problem
+from tapehouse.bulk.base import LoadOptions, OnProgress, Problem
+from tapehouse.client.jobs.sending import Sending
 from tapehouse.client.wire import Holding, JsonReceiver, Outgoing, Receiver, query
 from tapehouse.errors import NotFound, NotSupported, Unavailable
 from tapehouse.jobs.base import COLLECTION, Job, State, resume_with
@@ -48,10 +49,18 @@ class LoadFiles(OfJob, frozen=True, kw_only=True):
 
     files: tuple[tuple[str, Path], ...]
     options: dict[str, Any]
+    progress: OnProgress | None = None
+    """Told how much was sent."""
 
     def request(self) -> Outgoing:
-        fields = {"options": msgspec.json.encode(self.options).decode()}
-        return Outgoing(method="POST", path="/v1/jobs/load", params=query(times="ns"), files=self.files, fields=fields)
+        return Outgoing(
+            method="POST",
+            path="/v1/jobs/load",
+            params=query(times="ns"),
+            files=self.files,
+            fields={"options": msgspec.json.encode(self.options).decode()},
+            on_sent=None if self.progress is None else Sending(self.files, self.progress),
+        )
 
 
 class AskJob(OfJob, frozen=True, kw_only=True):
