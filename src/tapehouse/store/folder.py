@@ -25,7 +25,7 @@ from tapehouse.errors import StoreDamaged, StoreTooNew
 from tapehouse.store.failpoints import failpoint
 from tapehouse.store.faults import faults
 
-FORMAT = 2
+FORMAT = 3
 """The version of the layout, raised whenever an older program could not read it."""
 
 DATABASE = "tapehouse.duckdb"
@@ -35,11 +35,14 @@ ARCHIVE_FOLDERS = ("archive", "history")
 Upgrade = tuple[tuple[str, ...], Callable[[Path], None]]
 """The names that a step changes, which are copied first, and the step itself."""
 
-UPGRADES: Mapping[int, Upgrade] = {1: ((), lambda folder: None)}
+UPGRADES: Mapping[int, Upgrade] = {1: ((), lambda folder: None), 2: ((), lambda folder: None)}
 """Format number -> the step to the next one.
 
 1 -> 2: the tables `undos` and `documents`, which the store makes when it opens the database. Nothing that is there
 changes, but a program of format 1 would take an undo for a delete of everything in its span.
+
+2 -> 3: the columns of `files` that say what each file's footer is, likewise; they are empty for files that are there
+already. A program of format 2 could not register a file.
 """
 
 

@@ -202,6 +202,35 @@ def test_a_changed_bit_is_an_error_and_no_other_price(tmp_path: Path) -> None:
     assert noticed
 
 
+def test_a_changed_bit_of_a_footer_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path)
+    store.write(Kind.BARS, bars("A", PRICES["AAPL"]), interval=Interval.D1)
+    store.compact(everything=True)
+    (path,) = (tmp_path / "archive").rglob("*.parquet")
+    data = path.read_bytes()
+    for place in range(len(data) - pq.read_metadata(path).serialized_size - 8, len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
+        store.forget_footers()
+        with pytest.raises(StoreDamaged, match=path.name):
+            store.read(Selection(interval=Interval.D1)).table()
+    store.close()
+
+
+def test_a_footer_is_checked_by_who_opens_the_folder_later_too(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path)
+    store.write(Kind.BARS, bars("A", PRICES["AAPL"]), interval=Interval.D1)
+    store.compact(everything=True)
+    store.close()
+    (path,) = (tmp_path / "archive").rglob("*.parquet")
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(data)
+    store = DuckDBStore(tmp_path)
+    with pytest.raises(StoreDamaged, match=f"footer of the archive file .*{path.name}"):
+        store.read(Selection(interval=Interval.D1)).table()
+    store.close()
+
+
 def test_floats_that_repeat_are_stored_as_a_dictionary(tmp_path: Path) -> None:
     """Adjusted prices have all their digits, but few values: cents times a factor."""
     adjusted = PRICES["AAPL"].round(0) * (1 / 3)

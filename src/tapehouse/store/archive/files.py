@@ -8,12 +8,13 @@ float64 where not), `source` and `commit`. Files of `history/` hold versions tha
 from __future__ import annotations
 
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -38,10 +39,23 @@ PLACE = "nth"
 _DICTIONARIES = ["symbol", "side", "exchange", "conditions", "source", "commit", "lost"]
 
 
+_MAGIC_BYTES = 8
+"""What ends a Parquet file: the footer's length in four bytes, and `PAR1`."""
+
+
+class Footer(NamedTuple):
+    """The end of a file, from its footer on: its length in bytes and its CRC-32. Parquet has a checksum for pages only,
+    and a bit that changes in a footer can have other rows read."""
+
+    bytes: int
+    crc: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ArchiveFile:
     """One registered file. Its row groups are arrays sorted by symbol id, then time: group i holds `rows[i]` rows of
-    symbol `symbols[i]`, from time `first[i]` to `last[i]`, and is the row group `groups[i]` of the file."""
+    symbol `symbols[i]`, from time `first[i]` to `last[i]`, and is the row group `groups[i]` of the file.
+    A program of format 1 or 2 (store/folder.py) left no `footer`."""
 
     id: int
     dataset: Dataset
@@ -51,6 +65,7 @@ class ArchiveFile:
     bytes: int
     min_version: int
     max_version: int
+    footer: Footer | None
     symbols: np.ndarray
     groups: np.ndarray
     rows: np.ndarray
@@ -159,7 +174,7 @@ class FileWriter:
         symbols, groups, rows, first, last = table[:, np.lexsort((table[1], table[0]))]
         return ArchiveFile(
             self._id, self._dataset, self._span, self._history, self.path, full.stat().st_size,
-            min(self._versions), max(self._versions),
+            min(self._versions), max(self._versions), _footer_of(full),
             symbols.astype("i4"), groups.astype("i4"), rows.astype("i4"), first, last,
         )  # fmt: skip
 
@@ -198,6 +213,25 @@ def _encodings(schema: pa.Schema, repeating: frozenset[str] | set[str]) -> dict[
         default = _SPLIT if field.type == pa.float64() else _DELTA
         encodings[field.name] = _ENCODINGS.get(field.name, default)
     return encodings
+
+
+def _footer_of(path: Path) -> Footer:
+    with pa.OSFile(str(path)) as file:
+        size = file.size()
+        length = int.from_bytes(file.read_at(4, size - _MAGIC_BYTES), "little") + _MAGIC_BYTES
+        return Footer(length, zlib.crc32(file.read_at(length, size - length)))
+
+
+def check_footer(file: ArchiveFile, opened: Any) -> None:
+    """Raise `StoreDamaged` when the open file does not end as it was written."""
+    if file.footer is None:
+        return
+    if zlib.crc32(opened.read_at(file.footer.bytes, file.bytes - file.footer.bytes)) != file.footer.crc:
+        raise StoreDamaged(
+            f"the footer of the archive file {file.path} has other bytes than were written: bring the file back from a "
+            "backup",
+            file=file.path,
+        )
 
 
 def newest_commit(path: Path) -> int | None:
@@ -251,8 +285,11 @@ class FileReader:
             footer = self._footers.get(file.id)
             if footer is not None:
                 self._footers.move_to_end(file.id)
+        source = pa.OSFile(str(self._root / file.path))
+        if footer is None:
+            check_footer(file, source)
         opened = pq.ParquetFile(
-            pa.OSFile(str(self._root / file.path)),
+            source,
             metadata=footer,
             read_dictionary=["source"] if with_source else None,
             # Reading ahead into buffers costs more than it saves for a few row groups of a local file.

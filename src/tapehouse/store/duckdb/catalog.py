@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from tapehouse.errors import StoreDamaged
 from tapehouse.model import Commit, Instrument, Interval, Kind
-from tapehouse.store.archive.files import ArchiveFile, value_fields
+from tapehouse.store.archive.files import ArchiveFile, Footer, value_fields
 from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.failpoints import failpoint
 from tapehouse.store.hiding import Delete, Entry, Runs, Undo
@@ -45,6 +45,8 @@ CREATE TABLE IF NOT EXISTS files (
 CREATE TABLE IF NOT EXISTS groups (
     file BIGINT NOT NULL, symbol INTEGER NOT NULL, "group" INTEGER NOT NULL, rows INTEGER NOT NULL,
     first BIGINT NOT NULL, last BIGINT NOT NULL);
+ALTER TABLE files ADD COLUMN IF NOT EXISTS footer_bytes INTEGER;
+ALTER TABLE files ADD COLUMN IF NOT EXISTS footer_crc UINTEGER;
 CREATE TABLE IF NOT EXISTS floors (
     kind VARCHAR NOT NULL, code UTINYINT NOT NULL, span BIGINT NOT NULL, version BIGINT NOT NULL);
 """
@@ -188,12 +190,15 @@ def _load_files(connection: duckdb.DuckDBPyConnection) -> Iterable[ArchiveFile]:
     ).fetchnumpy()
     arrays = {name: np.asarray(column) for name, column in columns.items()}
     for row in connection.execute(
-        "SELECT id, kind, code, span, history, path, bytes, min_version, max_version FROM files ORDER BY id"
+        "SELECT id, kind, code, span, history, path, bytes, min_version, max_version, footer_bytes, footer_crc "
+        "FROM files ORDER BY id"
     ).fetchall():
-        number, kind, code, span, history, path, *sizes = row
+        number, kind, code, span, history, path, size, oldest, newest, length, crc = row
+        footer = None if crc is None else Footer(length, crc)
         low, high = np.searchsorted(arrays["file"], [number, number + 1])
         groups = [arrays[name][low:high] for name in ("symbol", "group", "rows", "first", "last")]
-        yield ArchiveFile(number, Dataset.decode(kind, code), span, history, path, *sizes, *groups)
+        dataset = Dataset.decode(kind, code)
+        yield ArchiveFile(number, dataset, span, history, path, size, oldest, newest, footer, *groups)
 
 
 def restore(
@@ -236,9 +241,7 @@ def _restore_documents(
 def _restore_files(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> bool:
     files = {file.id: file for shelf in snapshot.shelves.values() for held in shelf.files.values() for file in held}
     registered = {number for (number,) in connection.execute("SELECT id FROM files").fetchall()}
-    for number in registered - files.keys():
-        connection.execute("DELETE FROM files WHERE id = ?", [number])
-        connection.execute("DELETE FROM groups WHERE file = ?", [number])
+    unregister_files(connection, registered - files.keys())
     for number in files.keys() - registered:
         register_file(connection, files[number])
     floors = {(d.kind, d.code, *floor) for d, shelf in snapshot.shelves.items() for floor in shelf.floors.items()}
@@ -300,7 +303,7 @@ def register_file(connection: duckdb.DuckDBPyConnection, file: ArchiveFile) -> N
     """Store a finished file's entry, inside the caller's transaction."""
     dataset = file.dataset
     connection.execute(
-        "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO files VALUES ({', '.join('?' * 11)})",
         [
             file.id,
             dataset.kind,
@@ -311,12 +314,21 @@ def register_file(connection: duckdb.DuckDBPyConnection, file: ArchiveFile) -> N
             file.bytes,
             file.min_version,
             file.max_version,
+            *(file.footer or (None, None)),
         ],
     )
     groups = pa.table(
         {"symbol": file.symbols, "group": file.groups, "rows": file.rows, "first": file.first, "last": file.last}
     )
     insert(connection, f'INSERT INTO groups SELECT {file.id}, symbol, "group", rows, first, last FROM incoming', groups)
+
+
+def unregister_files(connection: duckdb.DuckDBPyConnection, numbers: Iterable[int]) -> None:
+    """Remove the entries of files, inside the caller's transaction."""
+    gone = ", ".join(map(str, numbers))
+    if gone:
+        connection.execute(f"DELETE FROM files WHERE id IN ({gone})")
+        connection.execute(f"DELETE FROM groups WHERE file IN ({gone})")
 
 
 def insert_commit(connection: duckdb.DuckDBPyConnection, dataset: Dataset, commit: Commit) -> None:

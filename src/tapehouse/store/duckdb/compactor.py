@@ -223,9 +223,7 @@ class Compactor:
             with engine.transaction("register archive files") as connection:
                 for file in written:
                     catalog.register_file(connection, file)
-                if gone := ", ".join(str(file.id) for file in replaced):
-                    connection.execute(f"DELETE FROM files WHERE id IN ({gone})")
-                    connection.execute(f"DELETE FROM groups WHERE file IN ({gone})")
+                catalog.unregister_files(connection, [file.id for file in replaced])
                 where = [dataset.kind, dataset.code, span]
                 connection.execute("DELETE FROM floors WHERE kind = ? AND code = ? AND span = ?", where)
                 connection.execute("INSERT INTO floors VALUES (?, ?, ?, ?)", [*where, snapshot.head])
