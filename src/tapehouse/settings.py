@@ -70,6 +70,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_waiting_queries: Annotated[
         int, _says("Store calls of a kind that may wait; beyond, the answer is 503.", ge=1)
     ] = 5_000
+    max_wait_s: Annotated[
+        float, _says("How long a read may have to wait, by what reads took lately; beyond, the answer is 503.", gt=0)
+    ] = 15.0
     max_open_answers: Annotated[
         int, _says("Large answers being streamed at once; beyond, the answer is 503.", ge=1)
     ] = 64

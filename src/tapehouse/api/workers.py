@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict, deque
@@ -101,10 +102,11 @@ class Lane:
     When as many wait as may, a client that has more waiting than others makes room for them.
     """
 
-    def __init__(self, name: str, threads: int, max_waiting: int | None = None) -> None:
+    def __init__(self, name: str, threads: int, max_waiting: int | None = None, max_wait_s: float = math.inf) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"tapehouse-{name}")
         self._threads = threads
         self._most = None if max_waiting is None else threads + max_waiting
+        self._longest_s = max_wait_s
         self._name = name
         self._lock = threading.Lock()
         self._turns: Turns[_Call] = Turns()
@@ -149,7 +151,7 @@ class Lane:
         with self._lock:
             if self._stopped:
                 raise Unavailable("the server stops")
-            if not admitted and self._most is not None and self.pending >= self._most:
+            if not admitted and self._is_full():
                 crowded = self._turns.crowd_out(client)
                 if crowded is None:
                     raise self._overloaded()
@@ -189,8 +191,18 @@ class Lane:
             if call.waits:
                 self._turns.take_back(call.client, call)
 
+    def _is_full(self) -> bool:
+        """Whether one more would be one too many, or would be answered when its client has long given up."""
+        if self._most is not None and self.pending >= self._most:
+            return True
+        return len(self._turns) > self._threads and self._wait_s() > self._longest_s
+
+    def _wait_s(self) -> float:
+        """How long a call waits that comes now, by how long calls took lately."""
+        return self.pending * self._call_s / self._threads
+
     def _overloaded(self) -> Overloaded:
-        wait_s = min(max(1.0, self.pending * self._call_s / self._threads), _LONGEST_RETRY_S)
+        wait_s = min(max(1.0, self._wait_s()), _LONGEST_RETRY_S)
         return Overloaded(f"{self.pending:,} calls ({self._name}) run or wait already", retry_after_s=wait_s)
 
     def stop(self) -> None:
@@ -239,10 +251,10 @@ class Workers:
     """All lanes of one server."""
 
     def __init__(self, settings: Settings) -> None:
-        waiting = settings.max_waiting_queries
-        self.query = Lane("query", settings.max_concurrent_queries, waiting)
+        waiting, wait_s = settings.max_waiting_queries, settings.max_wait_s
+        self.query = Lane("query", settings.max_concurrent_queries, waiting, wait_s)
         """Reads of rows and other short calls. A long answer takes a thread for one step at a time."""
-        self.scan = Lane("scan", settings.max_concurrent_queries, waiting)
+        self.scan = Lane("scan", settings.max_concurrent_queries, waiting, wait_s)
         """Reads that may go through everything: coverage, aggregates, the list of symbols."""
         self.write = Lane("write", settings.max_concurrent_writes, waiting)
         self.compact = Lane("compact", 1, waiting)

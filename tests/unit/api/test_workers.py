@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -150,3 +152,26 @@ def test_a_stop_drops_what_waits_and_takes_nothing_more(busy: tuple[Lane, thread
     go_on.set()
     lane.close()
     assert lane.pending == 0
+
+
+def test_who_would_have_to_wait_too_long_is_turned_away() -> None:
+    lane = Lane("test", 1, max_wait_s=0.5)
+    for _ in range(20):
+        lane.submit(partial(time.sleep, 0.02)).result(PATIENCE_S)
+    go_on = threading.Event()
+    taken = 0
+
+    def fill() -> None:
+        nonlocal taken
+        while taken < 500:
+            lane.submit(go_on.wait, admitted=False)
+            taken += 1
+
+    try:
+        with pytest.raises(Overloaded) as refused:
+            fill()
+        assert 3 <= taken <= 100
+        assert refused.value.details["retry_after_s"] >= 1
+    finally:
+        go_on.set()
+        lane.close()
