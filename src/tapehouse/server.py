@@ -42,7 +42,7 @@ from tapehouse.api.routes.ops import compact_now
 from tapehouse.api.security import check_exposure, is_loopback
 from tapehouse.bulk.base import Description, LoadOptions, LoadReport
 from tapehouse.bulk.certificate import certify
-from tapehouse.bulk.checked import load_checked
+from tapehouse.bulk.checked import check_stored, load_checked
 from tapehouse.bulk.checks.base import Checks, Validate
 from tapehouse.calendars import timeline
 from tapehouse.bulk.recognise.known import sent_descriptions
@@ -230,6 +230,7 @@ async def _loads(store: Store, settings: Settings, formats: Sequence[Description
             partial(certify, store),
             spool,
             settings.load_folders,
+            assess=partial(check_stored, store, sample_rows=settings.sample_rows),
             read_formats=sent_descriptions,
             own_formats=formats,
         )

@@ -63,7 +63,12 @@ def test_a_load_beside_a_server_is_its_job(server: Server) -> None:
     assert json.loads(server.run("certify", "days", "--json"))["batch"] == "days"
     (quality,) = listed(server, "quality")
     assert (quality["symbol"], quality["tally"]["inspected"]) == ("A", 28)
-    assert "28 rows removed" in server.run("undo", "days", "--yes")
+    server.run("delete", "A", "--interval", "1d", "--end", "2024-01-02", "--yes")
+    assert "(stale)" in server.run("quality")
+    (quality,) = json.loads(server.run("quality", "A", "--check", "--validate", "full", "--json"))
+    assert (quality["tally"]["inspected"], quality["stale"]) == (27, False)
+    assert listed(server, "jobs")[0]["kind"] == "quality"
+    assert "27 rows removed, 0 brought back" in server.run("undo", "days", "--yes")
     assert server.run("symbols") == ""
     assert "undone by" in server.run("batches")
 

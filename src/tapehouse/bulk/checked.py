@@ -1,18 +1,22 @@
-"""A load into an open store as people ask for it: inspected as it goes, and the quality of its series kept."""
+"""A load into an open store as people ask for it: inspected as it goes, and the quality of its series kept; and what is
+stored, looked at anew."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tapehouse.bulk.base import LoadOptions, LoadReport, OnProgress, RecognisedFile
-from tapehouse.bulk.checks import inspector, record
-from tapehouse.bulk.checks.base import Checks, Finding, Inspector, Quality, Severity, Validate
+from tapehouse.bulk.checks import assess, inspector, record
+from tapehouse.bulk.checks.base import Assessment, Checks, Finding, Inspector, Quality, Severity, Validate
 from tapehouse.bulk.load import load
 from tapehouse.bulk.plan import plan
+from tapehouse.errors import NotSupported
 from tapehouse.store.base import Capability
 
 MAX_FINDINGS = 50
@@ -69,7 +73,27 @@ def _keep(store: Any, looking: Inspector, report: LoadReport) -> None:
     report.findings = found[:MAX_FINDINGS]
 
 
-def grades(qualities: Sequence[Quality]) -> dict[str, int]:
+def check_stored(
+    store: Any, asked: Assessment, *, sample_rows: int | None = None, stop: threading.Event | None = None
+) -> dict[str, int]:
+    """Look at stored rows anew and keep the grades, series by series; how many series have each.
+
+    Set `stop` to end it: series that it was done with keep their new grade, the others the one they had. Raises
+    `NotSupported` where the store keeps no documents.
+    """
+    if Capability.DOCUMENTS not in store.capabilities:
+        raise NotSupported("this store keeps no grades", capability=str(Capability.DOCUMENTS))
+    instruments = store.instruments() if Capability.INSTRUMENTS in store.capabilities else []
+    checks = Checks(validate=asked.validate)
+    if sample_rows is not None:
+        checks = msgspec.structs.replace(checks, sample_rows=sample_rows)
+    found = assess(
+        store, instruments, checks, kind=asked.kind, symbols=asked.symbols, interval=asked.interval, stop=stop
+    )
+    return grades(found)
+
+
+def grades(qualities: Iterable[Quality]) -> dict[str, int]:
     """How many series have each grade; those of which nothing was inspected have none."""
     counts = Counter(str(quality.grade) for quality in qualities if quality.grade is not None)
     return dict(sorted(counts.items()))

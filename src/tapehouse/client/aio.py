@@ -314,6 +314,25 @@ class AsyncClient:
         parsed = None if kind is None else reads.kind_of(kind)
         return await self._run(trust.Qualities(symbols=reads.listed(symbols), kind=parsed, interval=interval))
 
+    async def check_quality(
+        self,
+        symbols: Symbols = None,
+        *,
+        kind: str | None = None,
+        interval: str | None = None,
+        validate: str = "sample",
+    ) -> list[Quality]:
+        from tapehouse.client.jobs import following, trust
+
+        asked = trust.assessment(reads.listed(symbols), kind, interval, validate)
+        backend = await self._connected()
+        if isinstance(backend, AsyncLocal):
+            await backend.assess(asked)
+        else:
+            job = await self._run(trust.Assess(asked=asked))
+            following.check_done(await following.follow_async(self._run, job))
+        return await self.quality(symbols, kind=kind, interval=interval)
+
     async def delete(
         self,
         symbols: str | Sequence[str],

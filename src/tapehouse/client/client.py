@@ -409,6 +409,28 @@ class Client:
         parsed = None if kind is None else reads.kind_of(kind)
         return self._run(trust.Qualities(symbols=reads.listed(symbols), kind=parsed, interval=interval))
 
+    def check_quality(
+        self,
+        symbols: Symbols = None,
+        *,
+        kind: str | None = None,
+        interval: str | None = None,
+        validate: str = "sample",
+    ) -> list[Quality]:
+        """Look at what is stored anew (`validate`: `full` or `sample`), keep the grades, and return them.
+
+        Through a server it is a job there. Ctrl-C ends it: series that it was done with keep their new grade, the
+        others the one they had. Raises `Unavailable` when the job was cancelled.
+        """
+        from tapehouse.client.jobs import following, trust
+
+        asked = trust.assessment(reads.listed(symbols), kind, interval, validate)
+        if isinstance(self._backend, Local):
+            self._backend.assess(asked)
+        else:
+            following.check_done(following.follow(self._run, self._run(trust.Assess(asked=asked))))
+        return self.quality(symbols, kind=kind, interval=interval)
+
     def delete(
         self,
         symbols: str | Sequence[str],

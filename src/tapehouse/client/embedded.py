@@ -31,6 +31,7 @@ from tapehouse.store.owner import Owner, find_owner
 
 if TYPE_CHECKING:
     from tapehouse.bulk.base import Certificate, LoadOptions, LoadReport
+    from tapehouse.bulk.checks.base import Assessment
 
 T = TypeVar("T")
 
@@ -168,6 +169,12 @@ class Local:
 
         return certify(self.store, batch)
 
+    def assess(self, asked: Assessment, stop: threading.Event | None = None) -> None:
+        """Look at what is stored anew."""
+        from tapehouse.bulk.checked import check_stored
+
+        check_stored(self.store, asked, stop=stop)
+
     @contextmanager
     def batches(self, operation: Read) -> Iterator[Arriving[Iterator[pa.RecordBatch]]]:
         """The rows, read as they are taken."""
@@ -251,6 +258,17 @@ class AsyncLocal:
 
     async def certify(self, batch: str) -> Certificate:
         return await asyncio.to_thread(self._local.certify, batch)
+
+    async def assess(self, asked: Assessment) -> None:
+        """As `Local.assess`; when the task is cancelled, it stops within a batch of rows."""
+        stop = threading.Event()
+        running = asyncio.ensure_future(asyncio.to_thread(self._local.assess, asked, stop))
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            stop.set()
+            await asyncio.wait({running})
+            raise
 
     @asynccontextmanager
     async def batches(self, operation: Read) -> AsyncIterator[Arriving[AsyncGenerator[pa.RecordBatch, None]]]:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import msgspec
 
 from tapehouse.bulk.base import Certificate, Description, LoadOptions, LoadReport, OnProgress, Problem, Progress
-from tapehouse.bulk.checks.base import Validate
+from tapehouse.bulk.checks.base import Assessment, Validate
 
 COLLECTION = "jobs"
 """The collection of documents (`store.base.KeepsDocuments`) that holds a `Job` for each."""
@@ -145,6 +145,13 @@ class Certify(Protocol):
         """The certificate as of now; `StoreDamaged` when the store has something else than the files had."""
 
 
+class Assess(Protocol):
+    """How what is stored is looked at anew; `bulk.checked.check_stored` does it."""
+
+    def __call__(self, asked: Assessment, *, stop: threading.Event) -> dict[str, int]:
+        """Keep the grades as they are made, until all are or `stop` is set; how many series have each."""
+
+
 ReadFormats = Callable[[Any], tuple[Description, ...]]
 """Takes layouts as JSON has them, once each makes sense; `InvalidRequest` names the first that does not."""
 
@@ -204,7 +211,12 @@ class Loads(Protocol):
     def certify(self, batch: str) -> Job:
         """Compare again what a load read with what the store has; `NotFound` when it has no certificate."""
 
+    def assess(self, asked: Assessment) -> Job:
+        """Look at what is stored anew, and keep the grades; `NotSupported` where none are kept."""
 
-def resume_with(batch: str) -> str:
-    """How to go on with a load that was cut short."""
-    return f"load the same files again with --resume {batch}"
+
+def resume_with(job: Job) -> str:
+    """How to go on with a job that was cut short."""
+    if job.kind == "load":
+        return f"load the same files again with --resume {job.batch}"
+    return "ask for it again"

@@ -12,9 +12,21 @@ from pathlib import Path
 import msgspec
 
 from tapehouse.bulk.base import Description, LoadOptions, LoadReport
-from tapehouse.bulk.checks.base import Validate
+from tapehouse.bulk.checks.base import Assessment, Validate
 from tapehouse.errors import Forbidden, InvalidRequest, TapehouseError
-from tapehouse.jobs.base import Certify, Control, Ended, Job, Jobs, LoadFiles, LoadRequest, ReadFormats, Upload, Work
+from tapehouse.jobs.base import (
+    Assess,
+    Certify,
+    Control,
+    Ended,
+    Job,
+    Jobs,
+    LoadFiles,
+    LoadRequest,
+    ReadFormats,
+    Upload,
+    Work,
+)
 from tapehouse.jobs.spool import Spool
 
 FILES_REPORTED = 1_000
@@ -34,6 +46,7 @@ class LoadJobs:
         spool: Spool,
         folders: Sequence[str] = (),
         *,
+        assess: Assess,
         read_formats: ReadFormats,
         own_formats: Sequence[Description] = (),
     ) -> None:
@@ -42,7 +55,7 @@ class LoadJobs:
         All loads know the layouts `own_formats`, after those that are sent along, which `read_formats` takes.
         """
         self.jobs, self.formats, self._own_formats = jobs, read_formats, tuple(own_formats)
-        self._load, self._certify, self._spool = load, certify, spool
+        self._load, self._certify, self._assess, self._spool = load, certify, assess, spool
         self._folders = [Path(folder).expanduser().resolve() for folder in folders]
 
     def load(self, request: LoadRequest, *, anywhere: bool) -> Job:
@@ -84,6 +97,15 @@ class LoadJobs:
             return Ended(report=msgspec.to_builtins(shown), hidden=hidden)
 
         return self.jobs.submit("certify", work, batch=batch)
+
+    def assess(self, asked: Assessment) -> Job:
+        """See `jobs.base.Loads`."""
+
+        def work(control: Control) -> Ended:
+            grades = self._assess(asked, stop=control.stop)
+            return Ended(whole=not control.stop.is_set(), report={"grades": grades})
+
+        return self.jobs.submit("quality", work, batch="", what=_shown(asked.symbols or ()))
 
     def _work(
         self, paths: Sequence[str], options: LoadOptions, validate: Validate, upload: Upload | None = None

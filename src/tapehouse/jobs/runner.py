@@ -153,12 +153,12 @@ class Runner:
         if ended.whole:
             return _ended(job, State.DONE)
         if live.cancelled or not self._stopping:
-            return _ended(job, State.CANCELLED, resume=resume_with(job.batch))
+            return _ended(job, State.CANCELLED, resume=resume_with(job))
         return _interrupted(job, "the server stopped")
 
     def _failed(self, live: _Live, problem: Problem, report: Any = None) -> Job:
         job = msgspec.structs.replace(live.job, report=report if isinstance(report, dict) else None)
-        return _ended(job, State.FAILED, problem, resume=resume_with(job.batch) if report else None)
+        return _ended(job, State.FAILED, problem, resume=resume_with(job) if report else None)
 
     def _end(self, live: _Live, job: Job) -> None:
         """The last change; then what was to be done afterwards, and the listeners hear of it."""
@@ -250,4 +250,4 @@ def _ended(job: Job, state: State, error: Problem | None = None, resume: str | N
 
 def _interrupted(job: Job, why: str) -> Job:
     said = f"{why}; what it had written stays"
-    return _ended(job, State.INTERRUPTED, Problem(Unavailable.code, said), resume_with(job.batch))
+    return _ended(job, State.INTERRUPTED, Problem(Unavailable.code, said), resume_with(job))

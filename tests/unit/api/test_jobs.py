@@ -20,6 +20,7 @@ from tapehouse.api.app import Api, create_app
 from tapehouse.api.routes import jobs as routes
 from tapehouse.bulk.base import LoadOptions, LoadReport
 from tapehouse.bulk.certificate import certify
+from tapehouse.bulk.checked import check_stored
 from tapehouse.bulk.recognise.known import read_descriptions, sent_descriptions
 from tapehouse.jobs.loads import LoadJobs
 from tapehouse.jobs.runner import Runner
@@ -54,6 +55,7 @@ class Here:
             partial(certify, self.store),
             Spool(self.spool, **limits),
             chosen.load_folders,
+            assess=partial(check_stored, self.store),
             read_formats=sent_descriptions,
         )
         self.api: Api = create_app(StoredHistory(self.store), self.store, chosen, loads=loads)

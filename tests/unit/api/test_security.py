@@ -45,6 +45,7 @@ EVERY_ROUTE = [
     ("GET", "/v1/certificates/{name}", Scope.READ),
     ("POST", "/v1/certificates/{name}/check", Scope.WRITE),
     ("GET", "/v1/quality", Scope.READ),
+    ("POST", "/v1/quality/check", Scope.WRITE),
     ("POST", "/v1/compact", Scope.ADMIN),
     ("GET", "/healthz", None),
     ("GET", "/readyz", None),

@@ -14,7 +14,7 @@ from tests.unit.api.parts import DAY_NS, JAN_2_NS, Client, bars, refused
 from tapehouse.api.app import create_app
 from tapehouse.bulk.base import LoadOptions
 from tapehouse.bulk.certificate import certify
-from tapehouse.bulk.checked import load_checked
+from tapehouse.bulk.checked import check_stored, load_checked
 from tapehouse.bulk.checks.base import Checks, Validate
 from tapehouse.bulk.recognise.known import sent_descriptions
 from tapehouse.jobs.loads import LoadJobs
@@ -55,7 +55,8 @@ def runner(store: MemoryStore) -> Iterator[Runner]:
 def client(store: MemoryStore, runner: Runner, tmp_path: Path) -> Iterator[Client]:
     spool = Spool(tmp_path / "spool", upload_bytes=1_000, total_bytes=1_000)
     load: Any = None  # nothing is loaded here
-    loads = LoadJobs(runner, load, partial(certify, store), spool, read_formats=sent_descriptions)
+    how: Any = {"assess": partial(check_stored, store), "read_formats": sent_descriptions}
+    loads = LoadJobs(runner, load, partial(certify, store), spool, **how)
     api = create_app(StoredHistory(store), store, Settings(), loads=loads)
     client = Client(api.over_tcp, "localhost:8720")
     yield client
@@ -133,6 +134,28 @@ def test_quality_of_each_series(client: Client) -> None:
     assert [(each["grade"], each["findings"]) for each in short] == [(each["grade"], []) for each in found]
     assert client.get("/v1/quality", {"kind": "trades"}).json() == {"quality": []}
     assert client.get("/v1/quality", {"interval": "1m"}).json() == {"quality": []}
+
+
+def test_quality_is_checked_anew(client: Client, runner: Runner, store: MemoryStore) -> None:
+    store.delete(Kind.BARS, ["A"], interval=Interval.D1, end=JAN_2_NS)
+    assert all(each["stale"] for each in client.get("/v1/quality").json()["quality"])
+    asked = {"symbols": "A", "interval": "1d", "kind": "bars", "validate": "full"}
+    job = client.post("/v1/quality/check", asked).json()
+    assert (job["kind"], job["what"]) == ("quality", ["A"])
+    over(runner, job["id"])
+    done = client.get(f"/v1/jobs/{job['id']}").json()
+    assert (done["state"], sum(done["report"]["grades"].values())) == ("done", 1)
+    found = client.get("/v1/quality").json()["quality"]
+    assert [(each["symbol"], each["tally"]["inspected"], each["stale"]) for each in found] == [
+        ("A", 27, False),
+        ("B", 28, True),
+    ]
+
+
+def test_a_check_of_quality_that_makes_no_sense(client: Client) -> None:
+    refused(client.post("/v1/quality/check", {"validate": "off"}), 400, "invalid_request", "validate")
+    refused(client.post("/v1/quality/check", {"interval": "7m"}), 400, "unknown_interval", "interval")
+    refused(client.post("/v1/quality/check", {"findings": "true"}), 400, "invalid_request", "findings")
 
 
 def test_a_store_that_keeps_nothing_says_so(store: MemoryStore) -> None:

@@ -20,7 +20,7 @@ from tapehouse.api.app import create_app
 from tapehouse.api.keys import Keys
 from tapehouse.bulk.base import LoadOptions, LoadReport
 from tapehouse.bulk.certificate import certify
-from tapehouse.bulk.checked import load_checked
+from tapehouse.bulk.checked import check_stored, load_checked
 from tapehouse.bulk.checks.base import Checks, Validate
 from tapehouse.bulk.recognise.known import sent_descriptions
 from tapehouse.jobs.loads import LoadJobs
@@ -123,7 +123,12 @@ class Served:
         self._spool = tempfile.TemporaryDirectory()
         self._runner = Runner(store)
         loads = LoadJobs(
-            self._runner, self._load, partial(certify, store), self._spool_of(settings), read_formats=sent_descriptions
+            self._runner,
+            self._load,
+            partial(certify, store),
+            self._spool_of(settings),
+            assess=partial(check_stored, store),
+            read_formats=sent_descriptions,
         )
         self._api = create_app(StoredHistory(store, limits), store, settings, keys, loads=loads)
         self._door = Door(self._api.over_tcp, settings, self._listener)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -14,13 +15,14 @@ import polars as pl
 import pytest
 from tests.unit.client.conftest import Serve
 
-from tapehouse import Client
+from tapehouse import AsyncClient, Client
 from tapehouse.bulk.base import Progress
 from tapehouse.client.jobs import following
 from tapehouse.client.jobs.sending import Sent
 from tapehouse.errors import Conflict, InvalidRequest, NotFound, NotSupported, Unavailable, UnreadableFile
 from tapehouse.jobs.base import State
 
+PATIENCE_S = 20.0
 HEADER = "symbol,date,open,high,low,close,volume\n"
 DAYS = HEADER + "".join(f"A,2024-01-{day:02d},100,102,99,{100 + day % 3},1000\n" for day in range(1, 29))
 
@@ -61,6 +63,18 @@ def test_a_load_a_certificate_and_an_undo(client: Any, days: Path) -> None:
         client.certificate("nothing")
     with pytest.raises(NotFound):
         client.certify("nothing")
+
+
+def test_the_quality_of_what_is_stored_is_checked_anew(client: Any, days: Path) -> None:
+    client.load(days, interval="1d")
+    gone = client.delete("A", interval="1d", end="2024-01-02")
+    assert (gone.deleted, client.quality("A")[0].stale) == (1, True)
+    (quality,) = client.check_quality("A", kind="bars", interval="1d", validate="full")
+    assert (quality.tally.inspected, quality.stale, quality.looks) == (27, False, ())
+    assert client.quality() == [quality]
+    assert client.check_quality("none") == []
+    with pytest.raises(InvalidRequest, match="off would look at nothing"):
+        client.check_quality(validate="off")
 
 
 def test_a_frame_is_loaded_like_a_file(client: Any) -> None:
@@ -252,3 +266,38 @@ def test_one_that_was_cancelled_before_it_began(script: Callable[..., Script], d
         report = client.load(days)
     assert report.interrupted
     assert report.totals.read == 0
+
+
+def test_a_check_of_quality_that_somebody_cancelled(script: Callable[..., Script]) -> None:
+    server = script(answer(json.dumps(JOB | {"state": "cancelled"})))
+    with Client(server.url) as client, pytest.raises(Unavailable, match="the job j was cancelled"):
+        client.check_quality()
+
+
+def test_a_task_that_is_cancelled_leaves_the_grades_as_they_were(
+    tmp_path: Path, days: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    async def cancel() -> None:
+        async with AsyncClient(tmp_path / "data") as client:
+            checking = asyncio.ensure_future(client.check_quality())
+            assert await asyncio.to_thread(began.wait, PATIENCE_S)
+            checking.cancel()
+            asyncio.get_running_loop().call_later(0.01, go_on.set)
+            with pytest.raises(asyncio.CancelledError):
+                await checking
+
+    with Client(tmp_path / "data", create=True) as client:
+        client.load(days, interval="1d", validate="off")
+        store: Any = client.store
+        read = store.read
+
+        def slow(*given: Any) -> Any:
+            began.set()
+            assert go_on.wait(PATIENCE_S)
+            return read(*given)
+
+        monkeypatch.setattr(store, "read", slow)
+        asyncio.run(cancel())
+        assert client.quality() == []

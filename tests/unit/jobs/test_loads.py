@@ -15,6 +15,8 @@ import pytest
 from tapehouse import bulk
 from tapehouse.bulk.base import Cell, Counts, Description, FileReport, LoadOptions, LoadReport, Problem, RecognisedFile
 from tapehouse.bulk.certificate import certify
+from tapehouse.bulk.checked import check_stored
+from tapehouse.bulk.checks.base import Assessment
 from tapehouse.bulk.recognise.known import sent_descriptions
 from tapehouse.errors import Forbidden, InvalidRequest
 from tapehouse.jobs import loads
@@ -52,6 +54,7 @@ class Here:
             partial(certify, self.store),
             spool,
             [str(each) for each in folders],
+            assess=partial(check_stored, self.store),
             read_formats=sent_descriptions,
             own_formats=(OWN,),
         )
@@ -225,3 +228,32 @@ def test_of_very_many_files_those_are_reported_of_which_there_is_something_to_sa
     assert loads._shorten(report) == 2
     assert [each.file.name for each in report.files] == ["c", "d"]
     assert loads._shorten(report) == 0
+
+
+def test_a_check_of_quality_that_is_cancelled_leaves_the_grades_as_they_were(here: Here, allowed: Path) -> None:
+    here.over(here.loads.load(request(allowed), anywhere=False))
+    began, go_on = threading.Event(), threading.Event()
+    read = here.store.read
+
+    def slow(*given: Any) -> Any:
+        began.set()
+        assert go_on.wait(PATIENCE_S)
+        return read(*given)
+
+    here.store.read = slow  # type: ignore[method-assign]
+    job = here.loads.assess(Assessment())
+    assert began.wait(PATIENCE_S)
+    here.runner.cancel(job.id)
+    go_on.set()
+    ended = here.over(job)
+    assert (ended.kind, ended.state, ended.report) == ("quality", State.CANCELLED, {"grades": {}})
+    assert ended.resume == "ask for it again"
+    assert here.store.documents("quality") == {}
+
+
+def test_a_check_of_quality_keeps_the_grades(here: Here, allowed: Path) -> None:
+    here.over(here.loads.load(request(allowed), anywhere=False))
+    job = here.over(here.loads.assess(Assessment(symbols=("A", "none"))))
+    assert (job.state, job.what) == (State.DONE, ("A", "none")), job.error
+    assert job.report is not None
+    assert sum(job.report["grades"].values()) == len(here.store.documents("quality")) == 1

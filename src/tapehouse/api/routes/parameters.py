@@ -364,6 +364,17 @@ class Judged(Timed):
     findings: Switch = Field(True, description="`false` leaves out what was found, and has grades and counts only.")
 
 
+class Assessed(Timed):
+    """What to look at anew."""
+
+    symbols: Names | None = Field(None, description="A comma list, or repeated. Default: all.")
+    kind: Kind | None = None
+    interval: AnInterval | None = None
+    validate_: Literal["full", "sample"] = Field(
+        "sample", alias="validate", description="Every row, or at most `sample_rows` of them."
+    )
+
+
 class Loaded(Timed):
     """What a body is that is a file to load."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ from tapehouse.api.routes.jobs import JOB_EXAMPLE, loads_of
 from tapehouse.api.security import needs
 from tapehouse.bulk.base import CERTIFICATES, Certificate
 from tapehouse.bulk.checks.base import COLLECTION as QUALITY
-from tapehouse.bulk.checks.base import Quality, decode
+from tapehouse.bulk.checks.base import Assessment, Quality, Validate, decode, mark_stale
 from tapehouse.codec import time_text
 from tapehouse.errors import NotFound
 from tapehouse.store.base import Batch, Capability
@@ -82,6 +82,8 @@ _QUALITY = {
     "last": "2013-03-01T00:00:00Z",
     "tally": {"rows": 3_270, "inspected": 3_270, "missing": 2},
     "findings": [],
+    "overlapping": False,
+    "stale": False,
 }
 
 
@@ -183,23 +185,43 @@ async def check(
     summary="Quality",
 )
 async def quality(request: Request, here: Here, asked: Annotated[given.Judged, Depends(given.Judged.of)]) -> Response:
-    """What the checks found of each series, with a grade from A to F and the counts that made it."""
+    """What the checks found of each series, with a grade from A to F and the counts that made it. `stale`: rows that it
+    was made of may be gone since."""
     check_number(here, asked.symbols)
     keeper = capable(here.store, Capability.DOCUMENTS)
-    parts = partial(_qualities, keeper.documents, asked)
+    parts = partial(_qualities, keeper, asked)
     return await answer_list(here, request, here.workers.scan, "quality", parts, asked.times)
 
 
-def _qualities(documents: Callable[[str], dict[str, bytes]], asked: given.Judged) -> Iterator[list[dict[str, Any]]]:
+@router.post(
+    "/quality/check",
+    dependencies=_WRITE,
+    responses=documented(400, 401, 403, 413, 501, 503, example=JOB_EXAMPLE | {"kind": "quality", "batch": ""}),
+    summary="Check the quality",
+)
+async def check_quality(
+    request: Request, here: Here, asked: Annotated[given.Assessed, Depends(given.Assessed.of)]
+) -> Response:
+    """Look at what is stored anew and keep the grades, as a job. Its report counts the `grades`."""
+    check_number(here, asked.symbols)
+    capable(here.store, Capability.DOCUMENTS)
+    symbols = None if asked.symbols is None else tuple(asked.symbols)
+    wanted = Assessment(symbols=symbols, kind=asked.kind, interval=asked.interval, validate=Validate(asked.validate_))
+    assess = partial(loads_of(here).assess, wanted)
+    return answer_json(msgspec.to_builtins(await here.workers.write.run(assess, request=request)), asked.times)
+
+
+def _qualities(keeper: Any, asked: given.Judged) -> Iterator[list[dict[str, Any]]]:
     wanted = None if asked.symbols is None else frozenset(asked.symbols)
     found = (
-        _plain(each, asked.findings)
-        for each in map(decode, documents(QUALITY).values())
+        each
+        for each in map(decode, keeper.documents(QUALITY).values())
         if (wanted is None or each.symbol in wanted)
         and asked.kind in (None, each.kind)
         and asked.interval in (None, each.interval)
     )
-    while part := list(islice(found, _PART)):
+    said = (_plain(each, asked.findings) for each in mark_stale(found, keeper))
+    while part := list(islice(said, _PART)):
         yield part
 
 

@@ -9,10 +9,13 @@ series: the looks at disjoint spans, and their sum. `docs/design/quality.md` has
     record(store, looks) -> list[Quality]                  # adds looks to the documents of a store
     kept(store, kind=, symbols=, interval=) -> Iterator[Quality]                         # what the documents say
     assess(store, instruments, checks, kind=, symbols=, interval=) -> Iterator[Quality]  # looks at what is stored
+
+A grade is *stale* when rows that it may have been made of are gone: `mark_stale`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -20,7 +23,8 @@ import msgspec
 import pyarrow as pa
 
 from tapehouse.errors import InvalidRequest
-from tapehouse.model import Interval, Kind
+from tapehouse.model import Commit, Interval, Kind
+from tapehouse.store.base import Versions
 
 COLLECTION = "quality"
 """The collection of documents (`store.base.KeepsDocuments`) that holds a `Quality` for each series."""
@@ -43,6 +47,19 @@ class Checks(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.sample_rows < 1:
             raise InvalidRequest(f"a sample has at least one row, not {self.sample_rows}")
+
+
+class Assessment(msgspec.Struct, frozen=True, kw_only=True):
+    """Which stored series to look at anew (None: all), and how closely; `InvalidRequest` for not at all."""
+
+    symbols: tuple[str, ...] | None = None
+    kind: Kind | None = None
+    interval: Interval | None = None
+    validate: Validate = Validate.SAMPLE
+
+    def __post_init__(self) -> None:
+        if self.validate is Validate.OFF:
+            raise InvalidRequest("validate is full or sample: off would look at nothing", parameter="validate")
 
 
 class Severity(StrEnum):
@@ -126,8 +143,9 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a series: the sum of its looks.
 
     `grade` is None when no row was inspected, and `decided_by` says which share decided it. `batch` and `commit` are
-    those of the newest look. `overlapping`: spans were looked at twice, so that counts may hold a row twice; to
-    `assess` what is stored puts that right.
+    those of the newest look. `overlapping`: spans were looked at twice, so that counts may hold a row twice. `stale`:
+    rows that were looked at may be gone since; it is told when a grade is read, and never kept. To `assess` what is
+    stored puts both right.
     """
 
     symbol: str
@@ -142,6 +160,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     batch: str | None = None
     commit: int = 0
     overlapping: bool = False
+    stale: bool = False
     looks: tuple[Look, ...] = ()
 
 
@@ -171,3 +190,43 @@ def encode(quality: Quality) -> bytes:
 def decode(document: bytes) -> Quality:
     """What `encode` made."""
     return msgspec.json.decode(document, type=Quality)
+
+
+COMMITS_AT_ONCE = 1_000
+
+
+def mark_stale(found: Iterable[Quality], store: Versions) -> Iterator[Quality]:
+    """The same, each with whether it is stale.
+
+    A look is when a newer commit to its kind and interval, in its span, deleted or undid rows, or replaced some without
+    an inspection. Commits do not name their symbols, so rows of another one may be meant.
+    """
+    found = list(found)
+    looks = [look for quality in found for look in quality.looks]
+    inspected: dict[str | None, int] = {}
+    for look in looks:
+        inspected[look.batch] = max(inspected.get(look.batch, 0), look.commit)
+    taken: dict[tuple[Kind, Interval | None], list[Commit]] = {}
+    for commit in _withdrawals(store, min((look.commit for look in looks), default=None)):
+        if commit.action != "write" or commit.batch is None or commit.number > inspected.get(commit.batch, 0):
+            taken.setdefault((commit.kind, commit.interval), []).append(commit)
+    for quality in found:
+        newer = taken.get((quality.kind, quality.interval), [])
+        yield msgspec.structs.replace(quality, stale=any(_is_stale(look, newer) for look in quality.looks))
+
+
+def _is_stale(look: Look, taken: Sequence[Commit]) -> bool:
+    return look.tally.rows > 0 and any(
+        commit.number > look.commit
+        and (commit.start is None or commit.start <= look.last)
+        and (commit.end is None or commit.end > look.first)
+        for commit in taken
+    )
+
+
+def _withdrawals(store: Versions, after: int | None) -> Iterator[Commit]:
+    """The commits after that one which took rows away."""
+    while after is not None:
+        commits = store.commits(after=after, limit=COMMITS_AT_ONCE)
+        yield from (each for each in commits if each.action != "write" or each.replaced)
+        after = commits[-1].number if len(commits) == COMMITS_AT_ONCE else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import Protocol, TypeVar
@@ -18,16 +19,19 @@ from tapehouse.bulk.checks.base import (
     Finding,
     Look,
     Quality,
+    Tally,
+    Validate,
     decode,
     encode,
     key,
+    mark_stale,
 )
 from tapehouse.bulk.checks.inspection import COLUMNS, inspector
 from tapehouse.bulk.checks.piece import MAX_EXAMPLES
 from tapehouse.bulk.checks.quotes import outside_bars, outside_quotes
 from tapehouse.bulk.checks.rules import RULES
 from tapehouse.model import Instrument, Interval, Kind
-from tapehouse.store.base import KeepsDocuments, Reading, Selection, Series
+from tapehouse.store.base import KeepsDocuments, Reading, Selection, Series, Versions
 
 T = TypeVar("T")
 
@@ -72,14 +76,24 @@ def _with(document: bytes | None, looks: list[Look]) -> Quality:
     return grade.quality([*(decode(document).looks if document else ()), *looks])
 
 
+class KeepsVersions(KeepsDocuments, Versions, Protocol):
+    """A store that keeps documents, and tells what became of rows since."""
+
+
 def kept(
-    store: KeepsDocuments,
+    store: KeepsVersions,
     *,
     kind: Kind | None = None,
     symbols: Sequence[str] | None = None,
     interval: Interval | None = None,
 ) -> Iterator[Quality]:
-    """What is kept of the series, by symbol, kind and interval."""
+    """What is kept of the series, by symbol, kind and interval, and whether it is stale."""
+    yield from mark_stale(_documented(store, kind, symbols, interval), store)
+
+
+def _documented(
+    store: KeepsDocuments, kind: Kind | None, symbols: Sequence[str] | None, interval: Interval | None
+) -> Iterator[Quality]:
     wanted = None if symbols is None else set(symbols)
     for document in store.documents(COLLECTION).values():
         quality = decode(document)
@@ -99,47 +113,86 @@ def assess(
     kind: Kind | None = None,
     symbols: Sequence[str] | None = None,
     interval: Interval | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[Quality]:
     """Look at what is stored, as far as `checks` say, and keep what is found instead of what was known before.
 
     Trades are also held against the quotes and bars of their time. Rows that went to quarantine are in no store, so
-    their count stays. Reads in bounded pieces, each as of one commit; nothing when the checks say off.
+    their count stays; of a series that has no rows any more nothing else does. Reads in bounded pieces, each as of one
+    commit; nothing when the checks say off. Once `stop` is set it ends: what is known of the series that it is at stays
+    as it was.
     """
-    checks = checks or Checks()
+    checks, stop = checks or Checks(), stop or threading.Event()
+    if checks.validate is Validate.OFF:
+        return
+    known = {_series_of(each): each for each in _documented(store, kind, symbols, interval)}
     series = [each for each in store.coverage(kind, symbols) if _matches(each, kind, interval)]
     series.sort(key=lambda each: (each.kind, each.interval or "", each.symbol))
+    _forget(store, [known[gone] for gone in known.keys() - {_series_of(each) for each in series}])
     share = checks.sample_rows / max(1, sum(each.rows for each in series))
     for (one_kind, one_interval), group in groupby(series, key=lambda each: (each.kind, each.interval)):
         for some in _batched(group, SERIES_AT_ONCE):
             rows = max(1, int(min(1.0, share) * sum(each.rows for each in some)))
-            yield from _assess(store, one_kind, one_interval, some, instruments, replace(checks, sample_rows=rows))
+            looks = _look(store, one_kind, one_interval, some, instruments, replace(checks, sample_rows=rows), stop)
+            if looks is None:
+                return
+            yield from _keep(store, looks)
 
 
-def _assess(
+def _series_of(series: Quality | Series) -> tuple[str, Kind, Interval | None]:
+    return series.symbol, series.kind, series.interval
+
+
+def _forget(store: KeepsDocuments, gone: Sequence[Quality]) -> None:
+    """Of series without a row keep how many went to quarantine."""
+    new: dict[str, bytes | None] = {}
+    for known in gone:
+        name, quarantined = key(known.symbol, known.kind, known.interval), known.tally.quarantined
+        look = Look(
+            symbol=known.symbol,
+            kind=known.kind,
+            interval=known.interval,
+            first=known.first,
+            last=known.last,
+            tally=Tally(quarantined=quarantined),
+            batch=known.batch,
+            commit=known.commit,
+        )
+        new[name] = encode(grade.quality([look])) if quarantined else None
+    if new:
+        store.put_documents(COLLECTION, new)
+
+
+def _look(
     store: Keeps,
     kind: Kind,
     interval: Interval | None,
     series: Sequence[Series],
     instruments: Sequence[Instrument],
     checks: Checks,
-) -> Iterator[Quality]:
+    stop: threading.Event,
+) -> list[Look] | None:
+    """What is seen of these series as of one commit; None when it was stopped."""
     looking = inspector(checks, instruments, sum(each.rows for each in series))
-    if looking is None:
-        return
+    assert looking is not None
     names = ("symbol", "timestamp", *COLUMNS[kind], *(("adj_close",) if kind is Kind.BARS else ()))
     symbols = tuple(each.symbol for each in series)
     with store.read(Selection(kind=kind, interval=interval, symbols=symbols, columns=names)) as reading:
-        commit = reading.commit
         for batch in reading:
+            if stop.is_set():
+                return None
             looking.inspect(kind, interval, pa.Table.from_batches([batch]))
-    before = store.documents(COLLECTION, [key(symbol, kind, interval) for symbol in symbols])
-    new: dict[str, Quality] = {}
-    for look in looking.finish(commit=commit):
-        if kind is Kind.TRADES:
-            look = _held_against_others(store, look, commit)
-        new[_key(look)] = _instead(before.get(_key(look)), look)
+    looks = looking.finish(commit=reading.commit)
+    if kind is Kind.TRADES:
+        looks = [_held_against_others(store, look, reading.commit) for look in looks if not stop.is_set()]
+    return None if stop.is_set() else looks
+
+
+def _keep(store: KeepsDocuments, looks: Sequence[Look]) -> list[Quality]:
+    before = store.documents(COLLECTION, [_key(look) for look in looks])
+    new = {_key(look): _instead(before.get(_key(look)), look) for look in looks}
     store.put_documents(COLLECTION, {name: encode(quality) for name, quality in new.items()})
-    yield from new.values()
+    return list(new.values())
 
 
 def _instead(document: bytes | None, look: Look) -> Quality:

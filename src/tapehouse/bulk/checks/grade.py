@@ -139,6 +139,7 @@ def _joined(earlier: Look, later: Look) -> Look:
         newest,
         first=min(earlier.first, later.first),
         last=max(earlier.last, later.last),
+        commit=min(earlier.commit, later.commit),  # as old as its oldest part, so that what that lost is noticed
         tally=add_tallies((earlier.tally, later.tally)),
         findings=add_findings((*earlier.findings, *later.findings)),
     )

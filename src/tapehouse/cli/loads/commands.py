@@ -9,6 +9,7 @@ import typer
 
 from tapehouse.cli import tables
 from tapehouse.cli.context import Interval, Json, Where, Yes, confirm, connect, emit, say, timed
+from tapehouse.cli.loads.options import Validate
 
 if TYPE_CHECKING:
     from tapehouse.bulk.base import Certificate
@@ -124,17 +125,29 @@ def quality(
     symbols: Annotated[list[str] | None, typer.Argument(metavar="[SYMBOL]...", help="Default: all.")] = None,
     kind: Annotated[str | None, typer.Option(metavar="KIND", help="bars, trades or quotes; default: all.")] = None,
     interval: Interval = None,
+    check: Annotated[bool, typer.Option("--check", help="Look at the stored rows anew, and keep the grade.")] = False,
+    validate: Annotated[
+        Validate | None, typer.Option(help="With --check: how many rows are looked at; default: sample.")
+    ] = None,
     json: Json = False,
     store: Where = None,
 ) -> None:
-    """Show the grade of each series, from A to F, and what made it."""
+    """Show the grade of each series, from A to F, and what made it; with --check, look anew."""
+    if validate is not None and not check:
+        raise typer.BadParameter("says how much --check looks at, which is not given", param_hint="--validate")
     with connect(store) as client:
-        found = client.quality(symbols or None, kind=kind, interval=interval)
+        if check:
+            how = (validate or Validate.SAMPLE).value
+            found = client.check_quality(symbols or None, kind=kind, interval=interval, validate=how)
+        else:
+            found = client.quality(symbols or None, kind=kind, interval=interval)
     if json:
         emit([timed(each) for each in found])
         return
     names = ("symbol", "kind", "interval", "grade", "decided by", "rows", "inspected", "errors", "warnings", "missing")
     tables.show(names, [_graded(each) for each in found])
+    if stale := sum(each.stale for each in found):
+        say(f"{stale:,} grades are stale: rows may be gone that they were made of (`tapehouse quality --check`)")
     if symbols:
         _say_findings(found)
     elif not found:
@@ -143,7 +156,7 @@ def quality(
 
 def _graded(each: Quality) -> tuple[Any, ...]:
     tally, interval = each.tally, None if each.interval is None else str(each.interval)
-    grade = None if each.grade is None else str(each.grade)
+    grade = None if each.grade is None else f"{each.grade} (stale)" if each.stale else str(each.grade)
     counts = (tally.rows, tally.inspected, tally.errors, tally.warnings, tally.missing)
     return each.symbol, str(each.kind), interval, grade, each.decided_by, *counts
 

@@ -107,6 +107,13 @@ def certificate_of(job: Job) -> Certificate:
     return msgspec.convert(job.report, Certificate)
 
 
+def check_done(job: Job) -> None:
+    """Raises the error that ended a job, also when that was somebody who cancelled it."""
+    _check(job)
+    if job.state is not State.DONE:
+        raise Unavailable(f"the job {job.id} was {job.state}; what it had done stays", job=job.id)
+
+
 def _check(job: Job) -> None:
     if job.state not in (State.FAILED, State.INTERRUPTED):
         return

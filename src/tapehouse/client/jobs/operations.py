@@ -105,7 +105,7 @@ def _at_rest(job: Job) -> Job:
     if job.state.is_over:
         return job
     problem = Problem(Unavailable.code, "the process that ran it ended; what it had written stays")
-    return msgspec.structs.replace(job, state=State.INTERRUPTED, error=problem, resume=resume_with(job.batch))
+    return msgspec.structs.replace(job, state=State.INTERRUPTED, error=problem, resume=resume_with(job))
 
 
 class Watch(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,8 +9,10 @@ from urllib.parse import quote
 import msgspec
 
 from tapehouse.bulk.base import CERTIFICATES, Certificate
-from tapehouse.bulk.checks.base import COLLECTION, Quality, decode
+from tapehouse.bulk.checks.base import COLLECTION, Assessment, Quality, decode, mark_stale
+from tapehouse.client.jobs.loading import validate_of
 from tapehouse.client.jobs.operations import OfJob
+from tapehouse.client.reads import kind_of
 from tapehouse.client.wire import Holding, JsonReceiver, Outgoing, Receiver, query
 from tapehouse.errors import NotFound, NotSupported
 from tapehouse.model import Interval, Kind
@@ -130,14 +132,38 @@ class Qualities(msgspec.Struct, frozen=True, kw_only=True):
 
     def locally(self, folder: Holding) -> list[Quality]:
         interval = None if self.interval is None else Interval.parse(self.interval)
-        found = map(decode, _capable(folder, Capability.DOCUMENTS).documents(COLLECTION).values())
-        return [
-            msgspec.structs.replace(each, looks=())
-            for each in found
+        store = _capable(folder, Capability.DOCUMENTS)
+        found = (
+            each
+            for each in map(decode, store.documents(COLLECTION).values())
             if (self.symbols is None or each.symbol in self.symbols)
             and self.kind in (None, each.kind)
             and interval in (None, each.interval)
-        ]
+        )
+        return [msgspec.structs.replace(each, looks=()) for each in mark_stale(found, store)]
+
+
+class Assess(OfJob, frozen=True, kw_only=True):
+    """A job that looks at what is stored anew."""
+
+    asked: Assessment
+
+    def request(self) -> Outgoing:
+        asked = self.asked
+        params = query(
+            symbols=asked.symbols, kind=asked.kind, interval=asked.interval, validate=asked.validate, times="ns"
+        )
+        return Outgoing(method="POST", path="/v1/quality/check", params=params)
+
+
+def assessment(symbols: tuple[str, ...] | None, kind: str | None, interval: str | None, validate: str) -> Assessment:
+    """What to look at anew, in the words of a caller; `InvalidRequest` names one that makes no sense."""
+    return Assessment(
+        symbols=symbols,
+        kind=None if kind is None else kind_of(kind),
+        interval=None if interval is None else Interval.parse(interval),
+        validate=validate_of(validate),
+    )
 
 
 def summary(certificate: Certificate) -> CertificateSummary:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from tests.unit.bulk.checks.series import ALL_DAY, T0, Columns, bars, joined, kind_of, look, quotes, scale_bars, table
 
-from tapehouse.bulk.checks import assess, documents, inspection, kept, record
+from tapehouse.bulk.checks import assess, base, documents, grade, inspection, kept, record
 from tapehouse.bulk.checks.base import COLLECTION, Checks, Grade, Validate, decode
 from tapehouse.model import MINUTE_NS, SECOND_NS, Interval, Kind
+from tapehouse.store.base import Reading, Selection
 from tapehouse.store.memory import MemoryStore
 
 FULL = Checks(validate=Validate.FULL)
@@ -144,3 +147,132 @@ def test_batches_that_do_not_match_meet_every_trade_once(store: MemoryStore, mon
 
     monkeypatch.setattr(documents, "_batches", small)
     test_trades_are_held_against_the_quotes_of_their_time(store)
+
+
+def stale(store: MemoryStore) -> dict[str, bool]:
+    return {each.symbol: each.stale for each in kept(store, interval=Interval.M1)}
+
+
+def assessed(store: MemoryStore) -> dict[str, bool]:
+    assert list(assess(store, [ALL_DAY], FULL))
+    return stale(store)
+
+
+def test_a_grade_of_rows_that_were_deleted_is_stale_until_they_are_looked_at_again(store: MemoryStore) -> None:
+    write(store, bars(1_000))
+    assert assessed(store) == {"A": False}
+    store.delete(Kind.BARS, ["A"], interval=Interval.M1, end=T0 + 10 * MINUTE_NS)
+    assert stale(store) == {"A": True}
+    assert assessed(store) == {"A": False}
+    store.delete(Kind.BARS, ["A"], interval=Interval.M1, start=T0 + 10 * MINUTE_NS, end=T0 + 11 * MINUTE_NS)
+    assert stale(store) == {"A": True}
+
+
+def test_a_grade_of_rows_that_were_undone_is_stale(store: MemoryStore) -> None:
+    write(store, bars(1_000))
+    store.write(Kind.BARS, table(spiked()), interval=Interval.M1, source="test", batch="wrong")
+    assert assessed(store) == {"A": False}
+    store.undo("wrong")
+    assert stale(store) == {"A": True}
+
+
+def test_a_grade_of_rows_that_were_replaced_is_stale_unless_a_load_inspected_those_that_came(
+    store: MemoryStore,
+) -> None:
+    write(store, bars(1_000))
+    assert assessed(store) == {"A": False}
+    write(store, bars(10, start=T0 + 5_000 * MINUTE_NS))
+    assert stale(store) == {"A": False}, "rows that were added take none away"
+    write(store, spiked())
+    assert stale(store) == {"A": True}
+
+    assert assessed(store) == {"A": False}
+    commit = store.write(Kind.BARS, table(bars(500)), interval=Interval.M1, source="test", batch="load").number
+    looking = inspection.inspector(FULL, [ALL_DAY])
+    assert looking is not None
+    looking.inspect(Kind.BARS, Interval.M1, table(bars(500)))
+    (known,) = record(store, looking.finish(batch="load", commit=commit))
+    assert known.overlapping
+    assert stale(store) == {"A": False}
+    store.write(Kind.BARS, table(spiked()), interval=Interval.M1, source="test", batch="load")
+    assert stale(store) == {"A": True}, "the same load went on without an inspection"
+
+
+def test_what_happens_to_other_data_and_times_makes_nothing_stale(store: MemoryStore) -> None:
+    write(store, bars(1_000))
+    write(store, bars(1_000, step=5 * MINUTE_NS), Interval.M5)
+    write(store, bars(10, symbol="LATER", start=T0 + 5_000 * MINUTE_NS))
+    assert assessed(store) == {"A": False, "LATER": False}
+    store.delete(Kind.BARS, ["A"], interval=Interval.M5)
+    store.delete(Kind.BARS, ["LATER"], interval=Interval.M1, start=T0 + 5_000 * MINUTE_NS, end=T0 + 6_000 * MINUTE_NS)
+    assert stale(store) == {"A": False, "LATER": True}
+
+
+def test_a_commit_far_back_is_found_among_many(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "COMMITS_AT_ONCE", 2)
+    write(store, bars(1_000))
+    assert assessed(store) == {"A": False}
+    store.delete(Kind.BARS, ["A"], interval=Interval.M1, end=T0 + MINUTE_NS)
+    for number in range(5):
+        write(store, bars(1, symbol=f"B{number}", start=T0 + 9_000 * MINUTE_NS))
+    assert stale(store) == {"A": True}
+
+
+def test_looks_that_became_one_are_as_old_as_the_oldest(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grade, "MAX_LOOKS", 1)
+    write(store, joined(bars(1_000), bars(10, start=T0 + 5_000 * MINUTE_NS)))
+    record(store, look(bars(1_000)))
+    store.delete(Kind.BARS, ["A"], interval=Interval.M1, end=T0 + MINUTE_NS)
+    looking = inspection.inspector(FULL, [ALL_DAY])
+    assert looking is not None
+    looking.inspect(Kind.BARS, Interval.M1, table(bars(10, start=T0 + 5_000 * MINUTE_NS)))
+    (known,) = record(store, looking.finish(batch="later", commit=store.head()))
+    assert len(known.looks) == 1
+    assert stale(store) == {"A": True}
+
+
+def test_of_a_series_without_rows_only_what_went_to_quarantine_is_left(store: MemoryStore) -> None:
+    write(store, joined(bars(100), bars(100, symbol="B")))
+    looking = inspection.inspector(FULL, [ALL_DAY])
+    assert looking is not None
+    looking.inspect(Kind.BARS, Interval.M1, table(joined(bars(100), bars(100, symbol="B"))))
+    looking.quarantined(Kind.BARS, Interval.M1, 4, "B")
+    record(store, looking.finish(batch="one", commit=1))
+    store.delete(Kind.BARS, ["A", "B"], interval=Interval.M1)
+    assert stale(store) == {"A": True, "B": True}
+    assert list(assess(store, [ALL_DAY], FULL, symbols=["B"])) == []
+    assert stale(store) == {"A": True, "B": False}, "nobody asked for A"
+    assert list(assess(store, [ALL_DAY], FULL)) == []
+    (left,) = kept(store)
+    assert (left.symbol, left.grade, left.tally.rows, left.tally.quarantined) == ("B", None, 0, 4)
+
+
+def test_an_assessment_that_is_stopped_keeps_whole_series_alone(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "SERIES_AT_ONCE", 1)
+    write(store, joined(*(spiked(f"S{number}") for number in range(3))))
+    stop = threading.Event()
+    made = assess(store, [ALL_DAY], FULL, stop=stop)
+    first = next(made)
+    stop.set()
+    assert list(made) == []
+    assert list(kept(store)) == [first]
+
+
+def test_an_assessment_that_is_stopped_amid_a_series_changes_nothing(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(store, spiked())
+    before = list(assess(store, [ALL_DAY], FULL))
+    write(store, bars(1_000))
+    stop = threading.Event()
+    read = store.read
+
+    def stopping(selection: Selection) -> Reading:
+        stop.set()
+        return read(selection)
+
+    monkeypatch.setattr(store, "read", stopping)
+    assert list(assess(store, [ALL_DAY], FULL, stop=stop)) == []
+    assert [decode(each) for each in store.documents(COLLECTION).values()] == before

@@ -46,7 +46,11 @@ const dataOf = (event) => event.split("\n").filter((line) => line.startsWith("da
 
 function worstGrades(quality) {
   const worst = new Map();
-  for (const { symbol, grade } of quality) if (grade && !(worst.get(symbol) > grade)) worst.set(symbol, grade);
+  for (const { symbol, grade, stale } of quality) {
+    if (!grade) continue;
+    const known = worst.get(symbol) ?? { grade, stale };
+    worst.set(symbol, { grade: known.grade > grade ? known.grade : grade, stale: known.stale || stale });
+  }
   return worst;
 }
 

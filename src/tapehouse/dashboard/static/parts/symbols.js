@@ -39,10 +39,10 @@ function element(tag, className, text) {
   return node;
 }
 
-function graded(grade) {
-  const badge = element("span", "grade", grade);
+function graded({ grade, stale }) {
+  const badge = element("span", "grade", stale ? `${grade}?` : grade);
   badge.dataset.grade = grade;
-  badge.title = `Quality ${grade}, from A to F`;
+  badge.title = `Quality ${grade}, from A to F${stale ? "; stale: rows may be gone that it was made of" : ""}`;
   badge.ariaLabel = badge.title;
   badge.role = "img";
   return badge;
