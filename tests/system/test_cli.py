@@ -125,7 +125,8 @@ def test_what_cannot_be_loaded(here: Path) -> None:
     assert "nothing.csv" in refused(here, "load", "nothing.csv")
     assert "FIELD=COLUMN" in refused(here, "load", "days.csv", "--map", "open", code=2)
     assert "unknown interval '7m'" in refused(here, "load", "days.csv", "--interval", "7m")
-    assert not (here / "data").exists() or run(here, "symbols") == ""
+    assert "notes.csv" in refused(here, "load", "empty.csv", "notes.csv")
+    assert not (here / "data").exists()
     both = call(here, "load", "days.csv", "empty.csv")
     assert (both.returncode, "4 inserted" in both.stdout) == (1, True)
 

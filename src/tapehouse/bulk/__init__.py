@@ -1,7 +1,7 @@
 """History from files: `plan` says what files are taken for, `load` writes their rows to a store."""
 
 from tapehouse.bulk.base import LoadOptions, LoadReport, Progress, RecognisedFile, Workers, Writer
-from tapehouse.bulk.load import load
+from tapehouse.bulk.load import check_any, load
 from tapehouse.bulk.plan import FileSurvey, Survey, describe, describe_survey, plan, survey
 from tapehouse.bulk.recognise.known import own_descriptions
 
@@ -14,6 +14,7 @@ __all__ = [
     "Survey",
     "Workers",
     "Writer",
+    "check_any",
     "describe",
     "describe_survey",
     "load",

@@ -50,8 +50,7 @@ def load(
     """
     options = options or LoadOptions()
     files = plan(paths, options) if files is None else files
-    if files and all(file.problem is not None for file in files):
-        raise _error(files)
+    check_any(files)
     asked_to_stop = stop or threading.Event()
     known = {identity(file): file.name for file in files if file.problem is None}
     before = None if options.resume is None else earlier(writer, options.resume, list(known))
@@ -67,8 +66,13 @@ def load(
             return loading.run(instruments)
 
 
+def check_any(files: Sequence[RecognisedFile]) -> None:
+    """Raise the problem of the first file as the error that it is, when none of the files can be loaded."""
+    if files and all(file.problem is not None for file in files):
+        raise _error(files)
+
+
 def _error(files: Sequence[RecognisedFile]) -> TapehouseError:
-    """The problem of the first file as the error that it is."""
     problems = [file.problem for file in files if file.problem is not None]
     kinds = {kind.code: kind for kind in (errors.UnreadableFile, errors.UnrecognisedFile)}
     more = f" (and {len(problems) - 1} other files that cannot be loaded)" if len(problems) > 1 else ""

@@ -133,20 +133,37 @@ def _options(
     )
 
 
-def _through_owner(store: str | None, *given: Any) -> LoadReport | int:
+def _through_owner(store: str | None, paths: list[str], options: LoadOptions, *given: Any) -> LoadReport | int:
     """What became of the load; an owner that ends just then is looked for again, and then it may be us."""
     from tapehouse.errors import Unavailable
 
     for pause_s in _PAUSES_S:
-        with connect(store, create=True) as client:
+        with _connected(store, paths, options) as client:
             try:
-                return _load_or_not(client, *given)
+                return _load_or_not(client, paths, options, *given)
             except Unavailable as exc:
                 if not client.is_owner_elsewhere or "job" in exc.details:
                     raise
         time.sleep(pause_s)
-    with connect(store, create=True) as client:
-        return _load_or_not(client, *given)
+    with _connected(store, paths, options) as client:
+        return _load_or_not(client, paths, options, *given)
+
+
+def _connected(store: str | None, paths: list[str], options: LoadOptions) -> Client:
+    """A client of the store; a folder is made only for files of which one can be loaded."""
+    from tapehouse import bulk
+    from tapehouse.errors import NotFound
+
+    try:
+        return connect(store)
+    except NotFound as exc:
+        if "folder" not in exc.details:
+            raise
+    files = bulk.plan(paths, options)
+    if all(file.problem is not None for file in files):
+        say_plan(files, None)
+        bulk.check_any(files)
+    return connect(store, create=True)
 
 
 def _load_or_not(
