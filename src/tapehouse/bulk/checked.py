@@ -15,11 +15,13 @@ from tapehouse.bulk.base import LoadOptions, LoadReport, OnProgress, RecognisedF
 from tapehouse.bulk.checks import assess, inspector, record
 from tapehouse.bulk.checks.base import Assessment, Checks, Finding, Inspector, Quality, Severity, Validate
 from tapehouse.bulk.load import load
-from tapehouse.bulk.plan import plan
+from tapehouse.bulk.plan import plan, survey
 from tapehouse.errors import NotSupported
 from tapehouse.store.base import Capability
 
 MAX_FINDINGS = 50
+SAMPLED_FILES = 4
+"""So many files are read at the beginning, large and small ones, to guess how many rows all of them have."""
 
 
 def load_checked(
@@ -42,9 +44,9 @@ def load_checked(
     files = plan(paths, options) if files is None else files
     looking = None
     if Capability.DOCUMENTS in store.capabilities:
-        known = [file.rows for file in files]
-        rows = None if None in known else sum(each or 0 for each in known)
-        looking = inspector(checks or Checks(validate=Validate.SAMPLE), instruments, rows)
+        chosen = checks or Checks(validate=Validate.SAMPLE)
+        rows = _expected_rows(files, options, chosen.sample_rows) if chosen.validate is Validate.SAMPLE else None
+        looking = inspector(chosen, instruments, rows)
     report = load(
         paths,
         store,
@@ -59,6 +61,20 @@ def load_checked(
     if looking is not None:
         _keep(store, looking, report)
     return report
+
+
+def _expected_rows(files: Sequence[RecognisedFile], options: LoadOptions, sample_rows: int) -> int:
+    """About how many rows there are; where only reading tells, by the bytes that a row has at the beginning of a few
+    files, or, where there are fewer bytes than the sample has rows, no more than that."""
+    able = [file for file in files if file.problem is None]
+    told = sum(file.rows or 0 for file in able)
+    others = [file for file in able if file.rows is None]
+    size = sum(file.size for file in others)
+    if size <= sample_rows / 2:
+        return told + size
+    few = sorted(others, key=lambda file: file.size)[:: -max(1, len(others) // SAMPLED_FILES)][:SAMPLED_FILES]
+    rows = survey(few, options).rows
+    return told + round(rows * size / max(1, sum(file.size for file in few)))
 
 
 def _keep(store: Any, looking: Inspector, report: LoadReport) -> None:
