@@ -19,6 +19,9 @@ UNKNOWN_TRADES = -1
 
 MEASURES = ("open", "high", "low", "close", "volume", "vwap", "count", "trades", "return", "volatility")
 GROUP_MEASURES = ("volume", "vwap", "count", "trades", "return", "volatility")
+DEFAULT_MEASURES = ("open", "high", "low", "close", "volume", "count")
+DEFAULT_GROUP_MEASURES = ("volume", "count")
+"""A group has no prices of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -300,7 +300,7 @@ class Aggregate(msgspec.Struct, frozen=True, kw_only=True):
 
     rows: Read
     bucket: str
-    measures: tuple[str, ...]
+    measures: tuple[str, ...] | None
     groups: dict[str, tuple[str, ...]] | None
 
     def request(self) -> Outgoing:
@@ -317,6 +317,7 @@ class Aggregate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DEFAULT_MEASURES = ("open", "high", "low", "close", "volume", "count")
+"""Of a symbol; who leaves `measures` out for groups, which have no prices, gets volume and count."""
 
 
 def aggregate(
@@ -330,7 +331,7 @@ def aggregate(
     return Aggregate(
         rows=read(Kind.BARS, symbols, **options),
         bucket=bucket,
-        measures=tuple(measures),
+        measures=None if measures is DEFAULT_MEASURES else tuple(measures),
         groups=None if groups is None else {name: tuple(members) for name, members in groups.items()},
     )
 

@@ -131,11 +131,12 @@ class History(Protocol):
         self,
         request: Request,
         bucket: Interval,
-        measures: Sequence[str],
+        measures: Sequence[str] | None,
         groups: Mapping[str, Sequence[str]] | None = None,
     ) -> pa.Table:
         """Measures per symbol or group and time bucket, from `request.interval` or the finest bars stored.
 
+        None stands for the prices, which a group does not have, the volume and the count.
         The measure `correlation` stands alone: a row for each pair of symbols (see `query.correlation`).
         """
 

@@ -148,7 +148,7 @@ class StoredHistory:
         self,
         request: Request,
         bucket: Interval,
-        measures: Sequence[str],
+        measures: Sequence[str] | None,
         groups: Groups | None = None,
     ) -> pa.Table:
         """See `History.aggregate`."""

@@ -18,7 +18,13 @@ from tapehouse.query.base import Limits, Request
 from tapehouse.query.correlation import MEASURE, correlations
 from tapehouse.query.holdings import Holdings
 from tapehouse.query.plan import check_symbols, name_of, reach_of, resolve, stored_text
-from tapehouse.resample import GROUP_MEASURES, MEASURES, check_measures
+from tapehouse.resample import (
+    DEFAULT_GROUP_MEASURES,
+    DEFAULT_MEASURES,
+    GROUP_MEASURES,
+    MEASURES,
+    check_measures,
+)
 from tapehouse.store.base import Aggregation, Selection, Series, Store
 
 Groups = Mapping[str, Sequence[str]]
@@ -41,10 +47,14 @@ class Measures:
         self._holdings = holdings
         self._limits = limits
 
-    def table(self, request: Request, bucket: Interval, measures: Sequence[str], groups: Groups | None) -> pa.Table:
+    def table(
+        self, request: Request, bucket: Interval, measures: Sequence[str] | None, groups: Groups | None
+    ) -> pa.Table:
         """See `History.aggregate`; the request's columns, limit, order and page have no part in it."""
-        if MEASURE in measures:
+        if measures is not None and MEASURE in measures:
             return self._correlations(request, bucket, measures, groups)
+        if measures is None:
+            measures = DEFAULT_MEASURES if groups is None else DEFAULT_GROUP_MEASURES
         check_measures(measures, MEASURES if groups is None else GROUP_MEASURES)
         _check(request, bucket, groups)
         asked = request.symbols if groups is None else sorted({s for members in groups.values() for s in members})

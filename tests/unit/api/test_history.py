@@ -259,6 +259,19 @@ def test_aggregate_by_group(client: Client) -> None:
     }
 
 
+def test_aggregate_by_group_without_measures_has_those_of_a_group(client: Client) -> None:
+    query = {"bucket": "1mo", "layout": "rows"}
+    by_group = client.get("/v1/aggregate", query | {"group": "tech:AAPL,MSFT"}).json()["rows"]
+    posted = client.post("/v1/aggregate", json=query | {"groups": {"tech": ["AAPL", "MSFT"]}}).json()["rows"]
+    by_class = client.get("/v1/aggregate", query | {"group_by": "asset_class"}).json()["rows"]
+    by_symbol = client.get("/v1/aggregate", query).json()["rows"]
+
+    assert {"volume": 500.0, "count": 5}.items() <= by_group[0].items()
+    assert by_group == posted
+    assert set(by_class[0]) == {"group", "timestamp", "volume", "count"}
+    assert set(by_symbol[0]) == {"symbol", "timestamp", "open", "high", "low", "close", "volume", "count"}
+
+
 @pytest.mark.parametrize("group", ["", "tech", ":AAPL", "tech:", "tech:AAPL,,MSFT"])
 def test_groups_that_are_none(client: Client, group: str) -> None:
     refused(client.get("/v1/aggregate", {"bucket": "1mo", "group": group}), 400, "invalid_request", "group")

@@ -174,6 +174,9 @@ def test_aggregate(client: Any) -> None:
         ("AAPL", 181.5, 300.0, 3),
         ("MSFT", 181.5, 300.0, 3),
     ]
+    assert client.aggregate("AAPL", bucket="1mo").columns[2:] == ["open", "high", "low", "close", "volume", "count"]
+    default = client.aggregate(None, bucket="1mo", groups={"both": ["AAPL", "MSFT"]})
+    assert default.columns == ["group", "timestamp", "volume", "count"]
     groups = client.aggregate(None, bucket="1mo", measures=["volume"], groups={"both": ["AAPL", "MSFT"]})
     assert groups["volume"].to_list() == [600.0]
 

@@ -18,10 +18,10 @@ from tapehouse.codec import Times
 from tapehouse.errors import InvalidRequest, TapehouseError
 from tapehouse.model import SCHEMAS, Interval, Kind, OnConflict, check_symbol
 from tapehouse.query.base import Request
+from tapehouse.resample import DEFAULT_GROUP_MEASURES, DEFAULT_MEASURES
 from tapehouse.times import parse_as_of, parse_bound
 
 _TIME = "RFC 3339, a date, or epoch digits (10: s, 13: ms, 16: µs, 19: ns)"
-DEFAULT_MEASURES = ("open", "high", "low", "close", "volume", "count")
 
 
 def _read(parse: Callable[[Any, str], Any]) -> BeforeValidator:
@@ -207,10 +207,11 @@ class Aggregate(Selected):
 
     interval: AnInterval | None = Field(None, description="Bars to compute from; default: the finest stored.")
     bucket: AnInterval = Field(description="The time of one row.", examples=["1mo"])
-    measures: Names = Field(
-        list(DEFAULT_MEASURES),
+    measures: Names | None = Field(
+        None,
         description="A comma list of open high low close volume vwap count trades return volatility; "
-        "or correlation, alone: a row per pair of symbols.",
+        "or correlation, alone: a row per pair of symbols. "
+        f"Default: {','.join(DEFAULT_MEASURES)}; of groups {','.join(DEFAULT_GROUP_MEASURES)}.",
     )
     group: list[str] | None = Field(None, description="`name:SYM,SYM`, repeated: a row per group.")
     group_by: Literal["asset_class", "currency", "calendar"] | None = Field(
