@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,33 @@ def test_a_file_that_lists_no_instruments(tmp_path: Path, name: str, content: by
         read_instruments(file)
     with pytest.raises(UnreadableFile, match="cannot read"):
         read_instruments(tmp_path / "nothing.toml")
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ("-0.01", "tick_size -0.01; expected a finite number above 0"),
+        ("0", "tick_size 0.0; expected"),
+        ("nan", "tick_size nan; expected"),
+        ("inf", "tick_size inf; expected"),
+        ("1" + 400 * "0", "tick_size"),
+        ('"cent"', "`str` - at `$.tick_size`"),
+        ("true", "`bool` - at `$.tick_size`"),
+    ],
+)
+def test_a_tick_size_that_is_none_names_the_instrument_and_the_field(tmp_path: Path, size: str, message: str) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text(f'[[instruments]]\npattern = "AAPL"\n\n[[instruments]]\npattern = "BTC*"\ntick_size = {size}\n')
+    with pytest.raises(UnreadableFile, match=re.escape(message)) as caught:
+        read_instruments(file)
+    assert str(file) in caught.value.message
+    assert "instrument 'BTC*'" in caught.value.message
+
+
+def test_a_tick_size_in_a_body(tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match=r"instrument 'A' has the tick_size -1\.0") as caught:
+        decode_instruments(b'[{"pattern": "A", "tick_size": -1}]')
+    assert caught.value.details == {"field": "tick_size", "instrument": "A"}
 
 
 @pytest.mark.parametrize("body", [b'[{"pattern": "A"}]', b'{"instruments": [{"pattern": "A"}]}'])

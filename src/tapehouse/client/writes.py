@@ -14,6 +14,7 @@ from tapehouse.calendars import midnight, timeline
 from tapehouse.client import uploads
 from tapehouse.client.reads import Symbols, Time, bound, bound_text, kind_of, listed
 from tapehouse.client.wire import ARROW_STREAM, Holding, JsonReceiver, Outgoing, Receiver, query
+from tapehouse.codec import check_instrument
 from tapehouse.errors import InvalidRequest, NotSupported
 from tapehouse.model import MAX_TIME_NS, MIN_TIME_NS, Commit, Instrument, Interval, Kind, OnConflict, check_symbol
 from tapehouse.query.base import Bound
@@ -170,6 +171,10 @@ class PutInstruments(msgspec.Struct, frozen=True, kw_only=True):
     """Instruments, added or replaced by pattern."""
 
     instruments: tuple[Instrument, ...]
+
+    def __post_init__(self) -> None:
+        for instrument in self.instruments:
+            check_instrument(instrument)  # JSON has no NaN and no infinity, and would say null
 
     def request(self) -> Outgoing:
         body = msgspec.json.encode({"instruments": self.instruments})

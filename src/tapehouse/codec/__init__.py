@@ -20,7 +20,7 @@ from tapehouse.codec.encode import (
     encode_stream,
     time_text,
 )
-from tapehouse.codec.instruments import decode_instruments, read_instruments
+from tapehouse.codec.instruments import check_instrument, decode_instruments, read_instruments
 from tapehouse.codec.packed import pack_columns, pack_rows
 from tapehouse.codec.records import decode_records, encode_records, records_of, table_of
 
@@ -28,6 +28,7 @@ __all__ = [
     "MEDIA_TYPES",
     "PIECE_ROWS",
     "Times",
+    "check_instrument",
     "decode_instruments",
     "decode_records",
     "decode_table",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,17 @@ def decode_instruments(body: bytes | bytearray) -> list[Instrument]:
         raise InvalidData(f"these are not instruments: {exc}") from exc
 
 
+def check_instrument(instrument: Instrument) -> None:
+    """Raise `InvalidData` for a tick size that is none. Whether calendar and zone are known, `calendars.timeline` says."""
+    size = instrument.tick_size
+    if size is not None and not 0 < size < math.inf:
+        raise InvalidData(
+            f"the instrument {instrument.pattern[:64]!r} has the tick_size {size}; expected a finite number above 0",
+            field="tick_size",
+            instrument=instrument.pattern[:64],
+        )
+
+
 def read_instruments(file: Path) -> list[Instrument]:
     """The instruments of a file: JSON when it is named `.json`, else TOML with `[[instruments]]` tables.
 
@@ -32,6 +44,8 @@ def read_instruments(file: Path) -> list[Instrument]:
         raise UnreadableFile(f"cannot read the instruments in {file}: {exc.strerror}", file=str(file)) from exc
     except (msgspec.MsgspecError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise UnreadableFile(f"{file} does not list instruments: {exc}", file=str(file)) from exc
+    except InvalidData as exc:
+        raise UnreadableFile(f"{file}: {exc.message}", file=str(file), **exc.details) from exc
 
 
 def _listed(document: Any) -> list[Instrument]:
@@ -39,4 +53,16 @@ def _listed(document: Any) -> list[Instrument]:
         if "instruments" not in document:
             raise msgspec.ValidationError("it has no `instruments`")
         document = document["instruments"]
-    return msgspec.convert(document, list[Instrument])
+    instruments = [_instrument(entry, place) for place, entry in enumerate(msgspec.convert(document, list[Any]), 1)]
+    for instrument in instruments:
+        check_instrument(instrument)
+    return instruments
+
+
+def _instrument(entry: Any, place: int) -> Instrument:
+    try:
+        return msgspec.convert(entry, Instrument)
+    except (msgspec.ValidationError, OverflowError) as exc:
+        pattern = entry.get("pattern") if isinstance(entry, dict) else None
+        name = repr(pattern[:64]) if isinstance(pattern, str) else f"number {place}"
+        raise msgspec.ValidationError(f"the instrument {name}: {exc}") from exc

@@ -377,6 +377,8 @@ def test_instruments_are_put_by_pattern(client: Client, store: MemoryStore) -> N
         ([{"pattern": "A", "calendar": "XNYX"}], 400),
         ([{"pattern": "A", "timezone": "Mars/Olympus"}], 400),
         ([{"pattern": 3}], 422),
+        ([{"pattern": "A", "tick_size": 0}], 422),
+        ([{"pattern": "A", "tick_size": "0.01"}], 422),
         ("AAPL", 422),
     ],
 )

@@ -282,6 +282,7 @@ REFUSED = [
     (lambda client: client.delete(None), InvalidRequest),
     (lambda client: client.delete("AAPL", interval="1d", start="2025", end="2024"), InvalidRequest),
     (lambda client: client.put_instruments([Instrument(pattern="X", calendar="NOWHERE")]), InvalidRequest),
+    (lambda client: client.put_instruments([Instrument(pattern="X", tick_size=float("nan"))]), InvalidData),
 ]
 
 
