@@ -17,6 +17,7 @@ from tapehouse.errors import LimitExceeded, UnsupportedMediaType
 _PART_BYTES = 1024 * 1024
 """What is taken of the budget at a time where a body's length is not known, and what has to come in a stall timeout."""
 
+_CODINGS = ", ".join(coding for coding in Coding if coding is not Coding.IDENTITY)
 _EXPANDED_BYTES = 4 * 1024 * 1024
 
 
@@ -107,7 +108,8 @@ def _coding(request: Request) -> Coding:
     named = request.headers.get("content-encoding", "").strip().lower().removeprefix("x-")
     if named not in ("", *Coding):
         raise UnsupportedMediaType(
-            f"Content-Encoding is {named[:64]!r}; a body is sent as it is, or as one of gzip, zstd",
+            f"Content-Encoding is {named[:64]!r}; a body is sent as it is, or as one of {_CODINGS}",
             parameter="Content-Encoding",
+            accept_encoding=_CODINGS,
         )
     return Coding(named or "identity")

@@ -89,10 +89,12 @@ async def of_error(request: Request, error: Exception) -> Response:
         details["parameter"] = details.pop("field")
     if request.method in ("GET", "DELETE") and "parameter" not in details:
         details.update(_parameter(error))
-    wait_s = details.pop("retry_after_s", None)
+    wait_s, codings = details.pop("retry_after_s", None), details.pop("accept_encoding", None)
     response = problem(request, error.status, error.code, error.message, **details)
     if wait_s is not None or isinstance(error, RateLimited | Unavailable):
         response.headers["Retry-After"] = str(math.ceil(wait_s or 1))
+    if codings is not None:
+        response.headers["Accept-Encoding"] = codings  # RFC 9110, 15.5.16
     if isinstance(error, Unauthenticated):
         response.headers["WWW-Authenticate"] = "Bearer"
     return response

@@ -22,7 +22,7 @@ def decode_instruments(body: bytes | bytearray) -> list[Instrument]:
 
 
 def check_instrument(instrument: Instrument) -> None:
-    """Raise `InvalidData` for a tick size that is none. Whether calendar and zone are known, `calendars.timeline` says."""
+    """Raise `InvalidData` for a tick size that is none; `calendars.timeline` knows calendars and time zones."""
     size = instrument.tick_size
     if size is not None and not 0 < size < math.inf:
         raise InvalidData(

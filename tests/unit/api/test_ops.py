@@ -220,6 +220,13 @@ def test_nothing_else_is_served(connect: Connect, path: str) -> None:
     refused(client.get(path), 404, "no_such_route")
 
 
+def test_openapi_has_every_answer_to_a_put_of_instruments(client: Client) -> None:
+    methods = client.get("/openapi.json").json()["paths"]["/v1/instruments"]
+
+    assert {"200", "400", "401", "403", "408", "413", "415", "422", "501"} <= methods["put"]["responses"].keys()
+    assert "422" not in methods["get"]["responses"]
+
+
 def test_openapi_has_examples_and_problems(client: Client) -> None:
     schema = client.get("/openapi.json").json()
 

@@ -195,13 +195,12 @@ def test_a_body_in_an_unknown_coding_is_refused_by_name(client: Client, store: M
     headers = {"content-type": "application/json", "content-encoding": coding}
 
     for method, path in (("POST", "/v1/bars?interval=1d"), ("PUT", "/v1/instruments")):
-        problem = refused(
-            client.request(method, path, content=b"[]", headers=headers),
-            415,
-            "unsupported_media_type",
-            "Content-Encoding",
-        )
+        answer = client.request(method, path, content=b"[]", headers=headers)
+        problem = refused(answer, 415, "unsupported_media_type", "Content-Encoding")
         assert "gzip, zstd" in problem["detail"]
+        assert answer.headers["accept-encoding"] == "gzip, zstd"
+    typed = client.post("/v1/bars", DAILY, content=b"x", headers={"content-type": "text/x"})
+    assert "accept-encoding" not in typed.headers
     assert store.head() == 2
 
 

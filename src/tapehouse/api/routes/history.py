@@ -56,7 +56,8 @@ _INSTRUMENT = {
     "currency": "USD",
     "asset_class": "equity",
 }
-INSTRUMENTS_DOCUMENTED = documented(401, 403, 422, 501, example={"instruments": [_INSTRUMENT]})
+INSTRUMENTS_EXAMPLE = {"instruments": [_INSTRUMENT]}
+_INSTRUMENTS = documented(400, 401, 403, 501, example=INSTRUMENTS_EXAMPLE)
 Groups = Mapping[str, Sequence[str]]
 _AGGREGATE_BODY: dict[str, Any] = {
     "requestBody": {
@@ -228,7 +229,7 @@ def _parts(held: Sequence[Series], most_symbols: int) -> Iterator[list[str]]:
         yield part
 
 
-@router.get("/instruments", responses=INSTRUMENTS_DOCUMENTED, summary="Instruments")
+@router.get("/instruments", responses=_INSTRUMENTS, summary="Instruments")
 async def instruments(
     request: Request, here: Here, asked: Annotated[given.Nothing, Depends(given.Nothing.of)]
 ) -> Response:

@@ -18,7 +18,7 @@ from tapehouse.api.formats import answer_json, json_response
 from tapehouse.api.keys import Scope
 from tapehouse.api.problems import documented
 from tapehouse.api.routes import parameters as given
-from tapehouse.api.routes.history import COMMIT_EXAMPLE, INSTRUMENTS_DOCUMENTED
+from tapehouse.api.routes.history import COMMIT_EXAMPLE, INSTRUMENTS_EXAMPLE
 from tapehouse.api.security import needs
 from tapehouse.calendars import timeline
 from tapehouse.codec import MEDIA_TYPES, Times, decode_instruments, decode_table, encode_document
@@ -29,6 +29,7 @@ from tapehouse.store.base import Capability
 router = APIRouter(prefix="/v1", tags=["writes"], dependencies=[needs(Scope.WRITE)])
 
 _COMMIT = documented(400, 401, 403, 408, 409, 413, 415, 422, 503, 507, example=COMMIT_EXAMPLE)
+_INSTRUMENTS = documented(400, 401, 403, 408, 413, 415, 422, 501, 503, 507, example=INSTRUMENTS_EXAMPLE)
 _BODY_EXAMPLE = {
     "columns": {
         "symbol": ["AAPL", "AAPL"],
@@ -192,9 +193,7 @@ def _instant(bound: int | date, instrument: Instrument) -> int:
     return int(timeline(instrument).midnights(day, day)[0])
 
 
-@router.put(
-    "/instruments", responses=INSTRUMENTS_DOCUMENTED, openapi_extra=_INSTRUMENTS_BODY, summary="Put instruments"
-)
+@router.put("/instruments", responses=_INSTRUMENTS, openapi_extra=_INSTRUMENTS_BODY, summary="Put instruments")
 async def put_instruments(
     request: Request, here: Here, asked: Annotated[given.Nothing, Depends(given.Nothing.of)]
 ) -> Response:
