@@ -232,9 +232,24 @@ def test_places_that_are_none(here: Path) -> None:
     assert "nobody answers" in refused(here, "bars", "--url", "http://127.0.0.1:1")
     assert "did you mean" in refused(here, "bars", TAPEHOUSE_STROE="x")
     assert "is not an address" in refused(here, "bars", "--url", "http://")
+    for beyond in ("/api", "/?key=1", "#top"):
+        said = refused(here, "bars", "--url", f"http://127.0.0.1:1{beyond}")
+        assert f"leave out '{beyond}'; expected http://host:port" in said
     (here / "damaged").mkdir()
     (here / "damaged" / "tapehouse.duckdb").write_bytes(b"x" * 10_000)
     assert "doctor" in refused(here, "bars", "--store", "damaged")
+
+
+def test_a_delete_of_what_is_not_there(here: Path) -> None:
+    (here / "days.csv").write_text(DAYS)
+    run(here, "load", "days.csv")
+    before = json.loads(run(here, "commits", "--json"))
+    assert "no data for AA, ZZZ; there is A" in refused(here, "delete", "A", "AA", "ZZZ", "-i", "1d", "--yes")
+    assert json.loads(run(here, "commits", "--json")) == before
+    assert "there were no 1m bars of A" in refused(here, "delete", "A", "-i", "1m", "--yes")
+    done = call(here, "delete", "AA", "-i", "1d", "--yes", "--json")
+    assert (done.returncode, json.loads(done.stdout)["error"]["symbols"]) == (1, ["AA"])
+    assert "4 rows deleted" in run(here, "delete", "A", "-i", "1d", "--yes")
 
 
 def test_a_traceback_only_when_asked_for(here: Path) -> None:

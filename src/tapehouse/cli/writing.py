@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tapehouse.cli import tables
-from tapehouse.cli.context import End, Interval, Json, Kind, Start, Where, Yes, confirm, connect, emit, timed
+from tapehouse.cli.context import End, Interval, Json, Kind, Start, Where, Yes, confirm, connect, emit, say, timed
+from tapehouse.errors import NotFound
 
 if TYPE_CHECKING:
     from tapehouse.model import Instrument
@@ -24,16 +26,31 @@ def delete(
     json: Json = False,
     store: Where = None,
 ) -> None:
-    """Delete the rows of a span. Reads as of an earlier commit still see them."""
+    """Delete the rows of a span. Reads as of an earlier commit still see them.
+
+    Symbols that the store does not have are named, and then nothing is deleted. Exit code 1 when nothing was there.
+    """
     span = f"{start or 'the beginning'} to {end or 'the end'}"
     what = " ".join(filter(None, [interval, kind]))
     confirm(f"Delete {what} of {', '.join(symbols)}, {span}?", yes)
     with connect(store) as client:
+        _check_known(symbols, client.symbols())
         commit = client.delete(symbols, kind=kind, interval=interval, start=start, end=end)
     if json:
         emit(timed(commit))
     else:
         typer.echo(f"{commit.deleted:,} rows deleted, commit {commit.number}")
+    if not commit.deleted:
+        say(f"there were no {what} of {', '.join(symbols)} from {span}")
+        raise typer.Exit(1)
+
+
+def _check_known(symbols: list[str], known: list[str]) -> None:
+    unknown = sorted(set(symbols) - set(known))
+    if unknown:
+        near = sorted({name for symbol in unknown[:5] for name in difflib.get_close_matches(symbol, known)})
+        like = f"; there is {', '.join(near)}" if near else ""
+        raise NotFound(f"nothing was deleted: no data for {', '.join(unknown[:5])}{like}", symbols=unknown[:5])
 
 
 def compact(

@@ -63,6 +63,11 @@ def check_url(url: str) -> None:
         raise InvalidRequest(f"{url[:80]!r} is not an address: {exc}") from exc
     if not parsed.host or not 0 < (parsed.port or 80) < 65_536:
         raise InvalidRequest(f"{url[:80]!r} is not an address; expected http://host:port")
+    beyond = parsed.raw_path.decode() if parsed.raw_path != b"/" else f"#{parsed.fragment}" if parsed.fragment else ""
+    if beyond:
+        raise InvalidRequest(
+            f"{url[:80]!r} goes on after the host and port: leave out {beyond[:80]!r}; expected http://host:port"
+        )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -166,9 +167,18 @@ def test_a_question_that_fits_no_url(serve: Serve) -> None:
         client.bars([f"SYMBOL{n:05}" for n in range(10_000)])
 
 
-def test_something_else_at_the_address(serve: Serve) -> None:
-    with Client(serve().url + "/docs") as client, pytest.raises(NotFound):
-        client.symbols()
+def test_something_else_at_the_address() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as other, ThreadPoolExecutor(1) as threads:
+        threads.submit(other.serve_forever, 0.01)
+        with Client(f"http://127.0.0.1:{other.server_port}") as client, pytest.raises(NotFound):
+            client.symbols()
+        other.shutdown()
+
+
+@pytest.mark.parametrize("beyond", ["/docs", "?key=1", "/a?b=c", "#top"])
+def test_an_address_that_goes_on_after_the_port(beyond: str) -> None:
+    with pytest.raises(InvalidRequest, match="goes on after the host and port: leave out"):
+        Client("http://127.0.0.1:8720" + beyond)
 
 
 def test_many_threads_share_a_client(serve: Serve) -> None:
