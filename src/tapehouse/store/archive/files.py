@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from tapehouse.errors import StoreDamaged
 from tapehouse.model import SCHEMAS, TIMESTAMP, Kind
-from tapehouse.store.archive.columns import one_chunk, to_decimal, to_float
+from tapehouse.store.archive.columns import one_chunk, rows_within, to_decimal, to_float
 from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.failpoints import failpoint
 from tapehouse.store.folder import make_folders, sync
@@ -254,10 +254,13 @@ class FileReader:
         self._footers: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, file: ArchiveFile, groups: Sequence[int], columns: Sequence[str]) -> pa.Table:
+    def read(
+        self, file: ArchiveFile, groups: Sequence[int], columns: Sequence[str], within: tuple[int, int] | None = None
+    ) -> pa.Table:
         """Those columns of row groups as internal rows: times as int64, decimals as float64, sources as ids.
 
-        A column that the file does not have comes as nulls.
+        A column that the file does not have comes as nulls. Of a single group, `within` are the times `[start, end)`
+        of the rows that are wanted; the others are not converted.
         """
         try:
             opened = self._open(file, with_source="source" in columns)
@@ -267,6 +270,8 @@ class FileReader:
             )
         except (OSError, pa.ArrowException) as exc:
             raise StoreDamaged(f"cannot read the archive file {file.path}: {exc}", file=file.path) from exc
+        if within is not None:
+            table = rows_within(table, *within)
         types = {f.name: f.type for f in value_fields(file.dataset.kind)}
         absent = {name: pa.nulls(table.num_rows, types[name]) for name in columns if name not in present}
         return pa.table({n: absent[n] if n in absent else self._decode(n, table[n]) for n in columns})
