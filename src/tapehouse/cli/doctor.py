@@ -8,7 +8,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +21,7 @@ from tapehouse.errors import TapehouseError
 
 if TYPE_CHECKING:
     from tapehouse.client import Client
+    from tapehouse.model import Instrument
     from tapehouse.settings import Settings
     from tapehouse.store.owner import Owner
 
@@ -153,7 +154,10 @@ def _folder(target: str, deep: bool) -> Iterator[Finding]:
     owner = find_owner(folder)
     found = "nobody has it open" if owner is None else f"open in {owner}"
     yield Finding(check="owner", status="ok", found=found)
-    yield from _opening(target)
+    if owner is None:
+        yield from _looking(folder)
+    else:
+        yield from _opening(target)
     yield _archive(folder, deep)
 
 
@@ -185,13 +189,42 @@ def _space(folder: Path) -> Finding:
     return Finding(check="disk", status=status, found=found, advice="Free some space: writes fail when there is none.")
 
 
+def _looking(folder: Path) -> Iterator[Finding]:
+    """What a folder holds that nobody has open. An owner would upgrade it and sweep it: that is not for the doctor."""
+    from tapehouse.store.duckdb.engine import look
+    from tapehouse.store.folder import DATABASE, FORMAT, check_format
+
+    try:
+        number = check_format(folder)
+        if number is None or not (folder / DATABASE).exists():
+            advice = "Load something into it: tapehouse load FILES, or bring its database back from a backup."
+            yield Finding(check="store", status="warning", found=f"{folder} has no database", advice=advice)
+            return
+        if number < FORMAT:
+            found = f"not looked into: its format is {number}, and {FORMAT} comes with the next start"
+            yield Finding(check="store", status="warning", found=found, advice="Make a backup, then: tapehouse serve.")
+            return
+        seen = look(folder)
+    except TapehouseError as error:
+        yield _problem("store", error, context.hint_for(error))
+        return
+    most = "at most " if seen.deletes else ""
+    found = f"can be opened: {seen.symbols:,} symbols, {seen.series:,} series, {most}{seen.rows:,} rows"
+    yield Finding(check="store", status="ok", found=found)
+    if seen.orphans:
+        found = f"{seen.orphans:,} files that a killed compaction left"
+        yield Finding(check="orphans", status="warning", found=found, advice="The next start removes them.")
+    yield from _calendars(seen.instruments)
+    yield from _recorded(seen.recorded)
+
+
 def _opening(target: str) -> Iterator[Finding]:
     """Whether it opens and answers, and whether what it says makes sense."""
     try:
         with context.connect(target) as client:
             yield _answers(client)
-            yield from _calendars(client)
-            yield from _recorded(client)
+            yield from _calendars(client.instruments())
+            yield from _recorded(max((commit.recorded for commit in client.commits(limit=1_000)), default=0))
     except TapehouseError as error:
         yield _problem("store", error, context.hint_for(error))
 
@@ -203,10 +236,9 @@ def _answers(client: Client) -> Finding:
     return Finding(check="store", status="ok", found=found)
 
 
-def _calendars(client: Client) -> Iterator[Finding]:
+def _calendars(instruments: Sequence[Instrument]) -> Iterator[Finding]:
     from tapehouse.calendars import timeline
 
-    instruments = client.instruments()
     bad = 0
     for instrument in instruments:
         try:
@@ -218,8 +250,7 @@ def _calendars(client: Client) -> Iterator[Finding]:
         yield Finding(check="calendars", status="ok", found=f"{len(instruments):,} instruments, all calendars known")
 
 
-def _recorded(client: Client) -> Iterator[Finding]:
-    newest = max((commit.recorded for commit in client.commits(limit=1_000)), default=0)
+def _recorded(newest: int) -> Iterator[Finding]:
     ahead_s = newest / 1e9 - time.time()
     if ahead_s > 1:
         advice = "Set the clock: commits keep their order, but their times are wrong."

@@ -49,19 +49,25 @@ already. A program of format 2 could not register a file.
 def prepare_folder(folder: Path, *, upgrades: Mapping[int, Upgrade] = UPGRADES, newest: int = FORMAT) -> None:
     """Make a new folder, upgrade an older one, refuse a newer one (`StoreTooNew`)."""
     with faults(f"prepare the folder {folder}"):
-        found = read_format(folder)
+        found = check_format(folder, newest)
         if found is None:
             write_format(folder, newest)
             return
-        if found > newest:
-            raise StoreTooNew(
-                f"{folder} was written by a newer version (format {found}); this one knows up to format {newest}: "
-                "install a newer tapehouse",
-                found=found,
-                known=newest,
-            )
         for number in range(found, newest):
             _upgrade(folder, number, upgrades[number])
+
+
+def check_format(folder: Path, newest: int = FORMAT) -> int | None:
+    """The folder's format number, None for a new folder; `StoreTooNew` for one that this program does not know."""
+    found = read_format(folder)
+    if found is not None and found > newest:
+        raise StoreTooNew(
+            f"{folder} was written by a newer version (format {found}); this one knows up to format {newest}: "
+            "install a newer tapehouse",
+            found=found,
+            known=newest,
+        )
+    return found
 
 
 def read_format(folder: Path) -> int | None:

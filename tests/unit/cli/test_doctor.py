@@ -34,8 +34,50 @@ def found(folder: Path | str, *, deep: bool = False) -> dict[str, Finding]:
 def test_all_is_well(folder: Path) -> None:
     findings = found(folder, deep=True)
     assert {finding.status for finding in findings.values()} == {"ok"}
-    assert findings["store"].found == "answers: 1 symbols, 1 series, 3 rows"
+    assert findings["store"].found == "can be opened: 1 symbols, 1 series, 3 rows"
     assert "1 files" in findings["archive"].found
+
+
+def state(folder: Path) -> dict[str, tuple[int, bytes]]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def test_it_only_looks(folder: Path) -> None:
+    (registered,) = (folder / "archive").rglob("*.parquet")
+    left = registered.with_name("0000000099.parquet")
+    left.write_bytes(registered.read_bytes())
+    before = state(folder)
+    assert "1 files that a killed compaction left" in found(folder, deep=True)["orphans"].found
+    assert state(folder) == before
+
+
+def test_a_folder_of_an_older_format_is_not_upgraded(folder: Path) -> None:
+    (folder / "format.json").write_text('{"format": 1}')
+    before = state(folder)
+    older = found(folder)["store"]
+    assert (older.status, "not looked into: its format is 1" in older.found) == ("warning", True)
+    assert state(folder) == before
+
+
+def test_a_folder_without_a_database(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    assert "has no database" in found(tmp_path / "data")["store"].found
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_what_a_server_has_open_is_asked_of_it(folder: Path) -> None:
+    with Client(folder) as client:
+        client.coverage()
+        assert "answers: 1 symbols" in found(folder)["store"].found
+
+
+def test_a_footer_with_a_changed_bit(folder: Path) -> None:
+    (archived,) = (folder / "archive").rglob("*.parquet")
+    content = bytearray(archived.read_bytes())
+    content[-9] ^= 1
+    archived.write_bytes(content)
+    assert archived.name in found(folder)["store"].found
 
 
 def test_a_folder_that_is_not_there_is_no_problem_yet(tmp_path: Path) -> None:

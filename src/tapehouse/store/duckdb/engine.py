@@ -15,11 +15,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
+import pyarrow as pa
 
 from tapehouse.errors import StoreDamaged, StoreError
-from tapehouse.store.archive.files import ArchiveFile, FileReader, newest_commit
+from tapehouse.model import Instrument
+from tapehouse.store.archive.files import ArchiveFile, FileReader, check_footer, newest_commit
 from tapehouse.store.archive.pins import Pins
 from tapehouse.store.duckdb import catalog, hot, series
 from tapehouse.store.duckdb.catalog import Snapshot
@@ -155,14 +158,7 @@ class Engine:
 
     def _check_files(self) -> None:
         for file in self.files():
-            path = self.folder / file.path
-            if not path.exists() or path.stat().st_size != file.bytes:
-                found = f"{path.stat().st_size} bytes" if path.exists() else "nothing"
-                raise StoreDamaged(
-                    f"the archive file {path} should have {file.bytes} bytes, but there is {found}; "
-                    "bring it back from a backup, or see docs/guides/operations.md",
-                    file=str(path),
-                )
+            check_size(self.folder, file)
 
     def load_indexes(self) -> None:
         """Read anew what memory knows of the hot rows and of each series."""
@@ -409,6 +405,62 @@ class Engine:
                 raise StoreError(f"could not close the database in {self.folder}: {exc}") from exc
             finally:
                 self.ownership.release()
+
+
+def check_size(folder: Path, file: ArchiveFile) -> None:
+    """Raise `StoreDamaged` when a registered file is not there, or longer or shorter than it was written."""
+    path = folder / file.path
+    if not path.exists() or path.stat().st_size != file.bytes:
+        found = f"{path.stat().st_size} bytes" if path.exists() else "nothing"
+        raise StoreDamaged(
+            f"the archive file {path} should have {file.bytes} bytes, but there is {found}; "
+            "bring it back from a backup, or see docs/guides/operations.md",
+            file=str(path),
+        )
+
+
+class Look(NamedTuple):
+    """What a folder holds, as far as that can be told without owning it. `rows` counts those that deletes hide, when
+    there are `deletes`; `orphans` are unregistered files; `recorded` is when the newest commit was, in nanoseconds."""
+
+    symbols: int
+    series: int
+    rows: int
+    deletes: bool
+    orphans: int
+    recorded: int
+    instruments: list[Instrument]
+
+
+def look(folder: Path) -> Look:
+    """Look into a folder of the newest format that nobody owns, and change nothing: its log is replayed in memory only.
+
+    Checks each registered file's size and footer. Raises `StoreDamaged`, or `StoreError` when it cannot be opened.
+    """
+    with (
+        faults(f"look into the database {folder / DATABASE}"),
+        duckdb.connect(folder / DATABASE, read_only=True, config={"autoload_known_extensions": False}) as connection,
+    ):
+        snapshot, extents = catalog.load_snapshot(connection), series.SeriesIndex()
+        for dataset in catalog.DATASETS:
+            series.load_extents(connection, dataset, snapshot.shelf(dataset), extents)
+        instruments = catalog.load_instruments(connection)
+        files = [file for shelf in snapshot.shelves.values() for held in shelf.files.values() for file in held]
+        for file in files:
+            check_size(folder, file)
+            with pa.OSFile(str(folder / file.path)) as opened:
+                check_footer(file, opened)
+    found = extents.all()
+    lying = sum(1 for root in ARCHIVE_FOLDERS for _ in (folder / root).rglob("*.parquet"))
+    return Look(
+        symbols=len({symbol for _, symbol, _ in found}),
+        series=len(found),
+        rows=sum(extent.rows for _, _, extent in found),
+        deletes=bool(snapshot.deletes),
+        orphans=lying - len(files),
+        recorded=snapshot.recorded,
+        instruments=instruments,
+    )
 
 
 class Queries:
