@@ -233,7 +233,8 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
     are; None: the zone of each instrument. `dates`: only the date counts, and rows are stamped with its local
     midnight. `midnight` is the zone in which dates that are written as instants are midnights. `unit` is that of
     epochs, which a row of another magnitude may not have when it is `guessed`; `fractional` ones are decimals.
-    `format` is strftime's, as Polars takes it. `seen` says what they were recognised by.
+    `format` is strftime's, as Polars takes it. `seen` says what they were recognised by. With `newest_first` most rows
+    of a symbol come before older ones.
     """
 
     style: TimeStyle
@@ -246,6 +247,7 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
     fractional: bool = False
     format: str | None = None
     seen: str = ""
+    newest_first: bool = False
 
     @property
     def are_instants(self) -> bool:

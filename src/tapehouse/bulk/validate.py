@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import Self
+from typing import NamedTuple, Self
 
 import msgspec
 import numpy as np
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from tapehouse.bulk.base import RecognisedFile, TimeStyle
 from tapehouse.bulk.checks.base import Severity
 from tapehouse.bulk.formats.convert import NUMBER_TYPES, nanoseconds, reject_no_clocks
-from tapehouse.bulk.formats.zones import Zone
+from tapehouse.bulk.formats.zones import FIRST, GUESSED, ONCE, SECOND, UNCLEAR, Zone, told_apart
 from tapehouse.errors import InvalidSymbol
 from tapehouse.model import (
     DAY_NS,
@@ -62,6 +62,8 @@ INVARIANTS = {
     "date": Invariant(_REFUSED, "timestamp has a time of day, and a date was expected"),
     "skipped": Invariant(_REFUSED, "timestamp never was: the clocks of {} skipped it"),
     "repeated": Invariant(_TAKEN, "rows with a time that the clocks showed twice were taken as the first"),
+    "told": Invariant(_TAKEN, "rows with a time that the clocks showed twice were told apart by their order"),
+    "unclear": Invariant(_REFUSED, "timestamp was shown twice by the clock, and the order does not tell which it is"),
     "finite": Invariant(_REFUSED, "{} is not a finite number"),
     "negative": Invariant(_REFUSED, "{} is negative"),
     "whole": Invariant(_REFUSED, "{} is not a whole number"),
@@ -116,6 +118,11 @@ class Verdict:
         """A mask of the good rows; None when all are."""
         return None if self._codes is None else self._codes == 0
 
+    @property
+    def mask(self) -> np.ndarray:
+        """A mask of the good rows."""
+        return np.ones(self.rows, bool) if self._codes is None else self._codes == 0
+
     def reasons_of_bad(self) -> list[str]:
         """The reason of each bad row."""
         return [] if self._codes is None else [self.reasons[code - 1] for code in self._codes[self.bad]]
@@ -133,6 +140,7 @@ class Judge:
         self._file, self._kind, self._times = file, file.kind, file.times
         self._instruments = Instruments(instruments)
         self._known: Mapping[str, float] = {}
+        self._apart: np.ndarray | None = None
         self._by_instrument = by_instrument
         self._zone = None if file.times.zone is None else Zone(file.times.zone)
 
@@ -140,6 +148,12 @@ class Judge:
         """The same for a block before which these numbers came, of the fields that rows leave out (`carried`)."""
         other = copy(self)
         other._known = known
+        return other
+
+    def telling(self, apart: np.ndarray) -> Self:
+        """The same for a block of whose rows it is known which instant each is: see `zones.told_apart`."""
+        other = copy(self)
+        other._apart = apart
         return other
 
     def __call__(self, columns: dict[str, pa.Array], verdict: Verdict) -> pa.Table:
@@ -215,6 +229,11 @@ class Judge:
         return pa.DictionaryArray.from_arrays(pa.array(codes[indices.to_numpy()]), pa.array(distinct, pa.string()))
 
     def _timestamps(self, columns: dict[str, pa.Array], symbols: pa.Array, verdict: Verdict) -> np.ndarray:
+        values = self._written(columns, verdict)
+        return values if self._times.are_instants else self._localised(values, symbols, verdict)
+
+    def _written(self, columns: dict[str, pa.Array], verdict: Verdict) -> np.ndarray:
+        """The times in nanoseconds: UTC, or what the clocks of their zone showed."""
         parts = [columns[field] for field in TIME_FIELDS if field in columns]
         for part in parts:
             if part.null_count:
@@ -229,27 +248,47 @@ class Judge:
             values = np.where(np.abs(values) > MAX_TIME_NS - DAY_NS, 0, values)
         if self._times.dates:
             verdict.breaks(values % DAY_NS != 0, "date")
-        return self._localised(values, symbols, verdict)
+        return values
 
     def _localised(self, values: np.ndarray, symbols: pa.Array, verdict: Verdict) -> np.ndarray:
         """Wall-clock times as UTC; a date is the first instant of that day."""
         parts = self._zones(symbols)
         if len(parts) == 1:
-            return self._in_zone(parts[0][0], values, np.ones(verdict.rows, bool), verdict)
+            return self._in_zone(parts[0][0], values, symbols, np.ones(verdict.rows, bool), verdict)
         utc = values.copy()
         for zone, rows in parts:
-            utc[rows] = self._in_zone(zone, values, rows, verdict)[rows]
+            utc[rows] = self._in_zone(zone, values, symbols, rows, verdict)[rows]
         return utc
 
-    def _in_zone(self, zone: Zone, values: np.ndarray, rows: np.ndarray, verdict: Verdict) -> np.ndarray:
+    def _in_zone(
+        self, zone: Zone, values: np.ndarray, symbols: pa.Array, rows: np.ndarray, verdict: Verdict
+    ) -> np.ndarray:
         if self._times.dates:
             return zone.starts_of_days(values)
         utc, skipped, repeated = zone.to_utc(values)
         if skipped is not None:
             verdict.breaks(skipped & rows, "skipped", zone.name)
-        if repeated is not None:
-            verdict.breaks(repeated & rows, "repeated")
-        return utc
+        if repeated is None:
+            return utc
+        return self._told_apart(zone, values, utc, symbols, verdict)
+
+    def _told_apart(
+        self, zone: Zone, values: np.ndarray, utc: np.ndarray, symbols: pa.Array, verdict: Verdict
+    ) -> np.ndarray:
+        """Of times that the clocks showed twice the instant that the order of the rows tells, else the first."""
+        changes, second = zone.twice(values)
+        apart = self._apart
+        if apart is None:
+            apart = self.order_tells(symbols.indices.to_numpy(), values, changes, verdict.mask)
+        verdict.breaks(apart == UNCLEAR, "unclear")
+        verdict.breaks(apart == GUESSED, "repeated")
+        verdict.breaks((apart == FIRST) | (apart == SECOND), "told")
+        return np.where(apart == SECOND, second, utc)
+
+    def order_tells(self, symbols: np.ndarray, values: np.ndarray, changes: np.ndarray, good: np.ndarray) -> np.ndarray:
+        """`told_apart` for consecutive rows of this file."""
+        step = None if self._file.interval is None else self._file.interval.nanos
+        return told_apart(symbols, values, changes, good, step=step, newest_first=self._times.newest_first)
 
     def _zones(self, symbols: pa.Array) -> list[tuple[Zone, np.ndarray]]:
         """The zones there are, and the rows of each; the only one's rows are not looked at."""
@@ -308,6 +347,58 @@ class Judge:
         if any(len(numbers[name]) and not numbers[name].min() > 0 for name in _PRICES[self._kind]):
             odd = np.any([numbers[name] <= 0 for name in _PRICES[self._kind]], axis=0)
             verdict.breaks(odd, "price")
+
+
+class Shown(NamedTuple):
+    """Of rows the symbols, the times as they are written, their `zones.Twice.changes`, and which are good so far."""
+
+    symbols: pa.Array
+    times: np.ndarray
+    changes: np.ndarray
+    good: np.ndarray
+
+
+class Clocks(Judge):
+    """Takes note of what clocks showed in the rows of a block, and judges nothing else: it gives no rows.
+
+    `shown` is of the block that was asked last; None: it had no rows at all.
+    """
+
+    def __init__(self, file: RecognisedFile) -> None:
+        super().__init__(file)
+        self.shown: Shown | None = None
+
+    @property
+    def change(self) -> bool:
+        """Whether the file has times that clocks may have shown twice."""
+        times = self._times
+        return not times.dates and not times.are_instants and self._zone is not None and self._zone.changes
+
+    def __call__(self, columns: dict[str, pa.Array], verdict: Verdict) -> pa.Table:
+        """Take note of the rows."""
+        symbols = self._symbols(columns, verdict)
+        values = self._written(columns, verdict)
+        changes = Zone(self._times.zone or "UTC").twice(values).changes
+        self.shown = Shown(symbols, values, changes, verdict.mask)
+        return pa.table({})
+
+    def tell(self, shown: Sequence[Shown], *, full: bool) -> list[np.ndarray]:
+        """What the order of the rows of consecutive blocks tells, for each: see `zones.told_apart`.
+
+        `full`: rows of the same hour came before them, which are not known any more.
+        """
+        if not shown:
+            return []
+        places: dict[str, int] = {}
+        parts = []
+        for each in shown:
+            names = each.symbols.dictionary.to_pylist()
+            codes = np.array([places.setdefault(name, len(places)) for name in names], np.int64)
+            parts.append((codes[each.symbols.indices.to_numpy()], *each[1:]))
+        apart = self.order_tells(*map(np.concatenate, zip(*parts, strict=True)))
+        if full and self._kind is Kind.BARS:
+            apart[apart != ONCE] = UNCLEAR
+        return np.split(apart, np.cumsum([len(each.times) for each in shown])[:-1])
 
 
 def _filled(column: pa.Array, missing: np.ndarray, known: float) -> np.ndarray:

@@ -12,13 +12,16 @@ import pyarrow as pa
 from tapehouse.bulk.base import Format, LoadOptions, RecognisedFile
 from tapehouse.bulk.formats.files import PIECE_BYTES, Pieces, reading, text_pieces
 from tapehouse.bulk.formats.jsonlines import JsonParser
-from tapehouse.bulk.formats.split import split
+from tapehouse.bulk.formats.split import Block, split
 from tapehouse.bulk.formats.text import Parsed, TextParser
-from tapehouse.bulk.formats.typed import TypedParser, parts
-from tapehouse.bulk.validate import Judge
+from tapehouse.bulk.formats.typed import Part, TypedParser, parts
+from tapehouse.bulk.validate import Clocks, Judge, Shown
 
 GREW = "bytes that came to the file while it was read were not taken"
 
+
+HELD_BYTES = 64 << 20
+"""So much of an hour that clocks show twice is looked at together."""
 
 ParsedBy = tuple[Callable[[Any], Parsed], Any]
 """A block, after what parses it."""
@@ -29,8 +32,67 @@ def blocks_of(file: RecognisedFile, judge: Judge, options: LoadOptions) -> Itera
 
     A file that grew since it was looked at is read up to its size then, and the last block says so.
     """
-    blocks = _blocks(file, judge, options)
-    return carrying(blocks) if file.carried else blocks
+    return in_order(_blocks(file, judge, options), file)
+
+
+def in_order(blocks: Iterable[ParsedBy], file: RecognisedFile) -> Iterator[ParsedBy]:
+    """Blocks in the order of the file, each with a parser that knows what it has to know of the others."""
+    blocks = carrying(blocks) if file.carried else iter(blocks)
+    clocks = Clocks(file)
+    return telling(blocks, clocks) if clocks.change else blocks
+
+
+def telling(blocks: Iterator[ParsedBy], clocks: Clocks) -> Iterator[ParsedBy]:
+    """Blocks in order; where an hour that the clocks showed twice goes over several, each knows which is which.
+
+    Of every block the last rows are looked at: when they lie in such an hour, it waits for the next one. When more
+    than `HELD_BYTES` would wait, the order tells no more of bars in the rest of that hour.
+    """
+    held: list[ParsedBy] = []
+    size, full = 0, False
+    for parse, block in blocks:
+        held.append((parse, block))
+        size += _weight(block)
+        goes_on = _ends_in_such_an_hour(parse, block, clocks)
+        if goes_on and size < HELD_BYTES:
+            continue
+        yield from _told(held, clocks, full=full)
+        held, size, full = [], 0, goes_on
+    yield from _told(held, clocks, full=full)
+
+
+def _weight(block: Any) -> int:
+    return int(block.batch.nbytes) if isinstance(block, Part) else len(getattr(block, "data", b""))
+
+
+def _ends_in_such_an_hour(parse: Any, block: Any, clocks: Clocks) -> bool:
+    if not isinstance(parse, TextParser | JsonParser | TypedParser):
+        return False
+    shown = _shown(parse, parse.end_of(block), clocks)
+    return shown is not None and bool(shown.changes.any())
+
+
+def _shown(parse: Any, block: Any, clocks: Clocks) -> Shown | None:
+    clocks.shown = None
+    parse.judged_by(clocks)(block)
+    return clocks.shown
+
+
+def _told(held: list[ParsedBy], clocks: Clocks, *, full: bool) -> Iterator[ParsedBy]:
+    """Consecutive blocks, of which all but the last one end in an hour that was shown twice.
+
+    `full`: rows of it came before, and were given already.
+    """
+    if len(held) < 2 and not full:
+        yield from held
+        return
+    shown = [_shown(parse, block, clocks) if isinstance(block, Block | Part) else None for parse, block in held]
+    apart = iter(clocks.tell([each for each in shown if each is not None], full=full))
+    for (parse, block), each in zip(held, shown, strict=True):
+        if each is not None and isinstance(parse, TextParser | JsonParser | TypedParser):
+            yield parse.telling(next(apart)), block
+        else:
+            yield parse, block
 
 
 def carrying(blocks: Iterable[ParsedBy]) -> Iterator[ParsedBy]:

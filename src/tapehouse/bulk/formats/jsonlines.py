@@ -53,9 +53,22 @@ class JsonParser:
 
     def knowing(self, known: Mapping[str, float]) -> Self:
         """As `TextParser.knowing`."""
+        return self.judged_by(self._judge.knowing(known))
+
+    def telling(self, apart: np.ndarray) -> Self:
+        """As `TextParser.telling`."""
+        return self.judged_by(self._judge.telling(apart))
+
+    def judged_by(self, judge: Judge) -> Self:
+        """As `TextParser.judged_by`."""
         other = copy(self)
-        other._judge = self._judge.knowing(known)
+        other._judge = judge
         return other
+
+    @staticmethod
+    def end_of(block: Block) -> Block:
+        """As `TextParser.end_of`."""
+        return TextParser.end_of(block)
 
     def last_known(self, block: Block) -> dict[str, float]:
         """As `TextParser.last_known`."""

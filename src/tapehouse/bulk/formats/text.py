@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec.structs import replace
 from pyarrow import csv as arrow_csv
 
 from tapehouse.bulk.base import PRICES, BadRow, RecognisedFile, Times, TimeStyle
@@ -44,6 +45,8 @@ CUT = "the file is cut off in this row"
 LONG = f"the row is longer than {MAX_ROW_BYTES:,} bytes, of which only the beginning is kept here"
 NO_CSV = "the row is no CSV: a line ends inside it"
 UNCLOSED = "a quote is never closed"
+END_ROWS = 16
+"""So many rows at the end of a block tell whether its last times are of an hour that clocks show twice."""
 _STATED = r"[ T]\d\d.*(Z|[+-]\d\d(:?\d\d)?)$"
 _UNSTATED = r"^\d{4}-\d\d-\d\d([ T][0-9:.]+)?$"
 
@@ -109,9 +112,25 @@ class TextParser:
 
     def knowing(self, known: Mapping[str, float]) -> Self:
         """The same for a block before which these numbers came."""
+        return self.judged_by(self._judge.knowing(known))
+
+    def telling(self, apart: np.ndarray) -> Self:
+        """The same for a block of whose times it is known which instant each is: see `Judge.telling`."""
+        return self.judged_by(self._judge.telling(apart))
+
+    def judged_by(self, judge: Judge) -> Self:
+        """The same with another judge."""
         other = copy(self)
-        other._judge = self._judge.knowing(known)
+        other._judge = judge
         return other
+
+    @staticmethod
+    def end_of(block: Block) -> Block:
+        """A few rows of a block, its last ones."""
+        end = len(block.data)
+        for _ in range(END_ROWS + 1):
+            end = max(0, block.data.rfind(NEWLINE, 0, end))
+        return replace(block, data=block.data[end:])
 
     def last_known(self, block: Block) -> dict[str, float]:
         """The last number in a block of each field that rows leave out when it did not change."""

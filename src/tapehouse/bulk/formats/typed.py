@@ -27,7 +27,7 @@ from tapehouse.bulk.formats.convert import (
     scaled,
     time_type,
 )
-from tapehouse.bulk.formats.text import Parsed, last_number
+from tapehouse.bulk.formats.text import END_ROWS, Parsed, last_number
 from tapehouse.bulk.formats.zones import Zone
 from tapehouse.bulk.validate import NAME_FIELDS, TIME_FIELDS, Judge, Verdict
 from tapehouse.errors import UnrecognisedFile
@@ -120,9 +120,22 @@ class TypedParser:
 
     def knowing(self, known: Mapping[str, float]) -> Self:
         """As `TextParser.knowing`."""
+        return self.judged_by(self._judge.knowing(known))
+
+    def telling(self, apart: np.ndarray) -> Self:
+        """As `TextParser.telling`."""
+        return self.judged_by(self._judge.telling(apart))
+
+    def judged_by(self, judge: Judge) -> Self:
+        """As `TextParser.judged_by`."""
         other = copy(self)
-        other._judge = self._judge.knowing(known)
+        other._judge = judge
         return other
+
+    @staticmethod
+    def end_of(block: Part) -> Part:
+        """As `TextParser.end_of`."""
+        return Part(block.batch.slice(max(0, block.batch.num_rows - END_ROWS)), block.row, block.source_bytes)
 
     def last_known(self, part: Part) -> dict[str, float]:
         """As `TextParser.last_known`."""

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import numpy as np
 
 from tapehouse.errors import InvalidTime
-from tapehouse.model import SECOND_NS
+from tapehouse.model import HOUR_NS, SECOND_NS
 
 _OFFSET = re.compile(r"(?:UTC|GMT)?([+-])(\d{1,2})(?::?(\d\d))?$")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -24,6 +24,20 @@ class Localised(NamedTuple):
     utc: np.ndarray
     skipped: np.ndarray | None
     repeated: np.ndarray | None
+
+
+class Twice(NamedTuple):
+    """For each row the instant of the change that made its wall-clock time come twice (0: it came once), and its second
+    instant."""
+
+    changes: np.ndarray
+    second: np.ndarray
+
+
+ONCE, FIRST, SECOND, GUESSED, UNCLEAR = range(5)
+"""Which instant a time is. `GUESSED`: nothing tells, and it is the first; `UNCLEAR`: so, and another row has it too."""
+SLACK_NS = 60 * SECOND_NS
+"""Trades and quotes come that much out of order without a change of the clocks."""
 
 
 class Zone:
@@ -50,6 +64,21 @@ class Zone:
         later = np.minimum(place, len(times) - 1)
         repeated = (place < len(times)) & (local - offsets[later + 1] >= times[later])
         return Localised(utc, skipped if skipped.any() else None, repeated if repeated.any() else None)
+
+    @property
+    def changes(self) -> bool:
+        """Whether its offset is another at other times."""
+        return self._zone is not None
+
+    def twice(self, local: np.ndarray) -> Twice:
+        """Which of those times the zone's clocks showed twice."""
+        times, offsets = self._changes(local)
+        if len(times) == 0:
+            return Twice(np.zeros(len(local), np.int64), local)
+        place = np.searchsorted(times + offsets[:-1], local, side="right")
+        later = np.minimum(place, len(times) - 1)
+        second = local - offsets[later + 1]
+        return Twice(np.where((place < len(times)) & (second >= times[later]), times[later], 0), second)
 
     def to_local(self, utc: np.ndarray) -> np.ndarray:
         """UTC nanoseconds as what the zone's clocks show."""
@@ -78,6 +107,51 @@ class Zone:
         instants = np.array([instant for instant, _ in changes], np.int64)
         offsets = np.array([before, *(after for _, after in changes)], np.int64)
         return instants * SECOND_NS, offsets * SECOND_NS
+
+
+def told_apart(
+    symbols: np.ndarray,
+    local: np.ndarray,
+    changes: np.ndarray,
+    good: np.ndarray,
+    *,
+    step: int | None,
+    newest_first: bool,
+) -> np.ndarray:
+    """Which instant each time is (`ONCE`, `FIRST` ...), by the order of the rows of each symbol.
+
+    `changes` are as in `Twice`. Rows that are not `good` are as if they were not there.
+
+    Where the clock goes back between neighbours the second hour begins (newest first: where it goes forward, the
+    first). `step` is that of bars, which have one row a time: one as long as the hour shows both as equal times, and
+    when the order does not tell, times that occur more than once are `UNCLEAR`. None: trades and quotes.
+    """
+    order = np.argsort(symbols, kind="stable")
+    order, found = order[good[order]], np.full(len(order), ONCE, np.int8)
+    symbols, local, changes = symbols[order], local[order], changes[order]
+    begins = np.ones(len(order), bool)
+    begins[1:] = (symbols[1:] != symbols[:-1]) | (changes[1:] != changes[:-1])
+    forward = np.zeros(len(order), np.int64)
+    forward[1:] = np.diff(local) * (-1 if newest_first else 1)
+    back = ~begins & (changes != 0) & (forward < (-SLACK_NS if step is None else int(step >= HOUR_NS)))
+    run, passed = np.cumsum(begins) - 1, np.cumsum(back)
+    passed -= passed[np.flatnonzero(begins)][run]
+    second = (passed == 1) ^ newest_first
+    decided = np.where(np.bincount(run, back)[run] == 1, np.where(second, SECOND, FIRST), GUESSED)
+    decided[changes == 0] = ONCE
+    if step is not None:
+        decided[_repeated(symbols, local) & (decided == GUESSED)] = UNCLEAR
+    found[order] = decided
+    return found
+
+
+def _repeated(symbols: np.ndarray, local: np.ndarray) -> np.ndarray:
+    """Which rows have a symbol and time that another has too."""
+    order = np.lexsort((local, symbols))
+    same = (np.diff(symbols[order]) == 0) & (np.diff(local[order]) == 0)
+    found = np.zeros(len(order), bool)
+    found[order] = np.append(same, False) | np.insert(same, 0, False)
+    return found
 
 
 def _zone(name: str) -> ZoneInfo:

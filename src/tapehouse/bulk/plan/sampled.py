@@ -9,7 +9,7 @@ from itertools import islice
 import msgspec
 
 from tapehouse.bulk.base import BadRow, LoadOptions, RecognisedFile
-from tapehouse.bulk.formats.blocks import ParsedBy, blocks_of, carrying
+from tapehouse.bulk.formats.blocks import ParsedBy, blocks_of, in_order
 from tapehouse.bulk.formats.typed import TypedParser, parts
 from tapehouse.bulk.validate import Judge
 from tapehouse.errors import UnrecognisedFile
@@ -46,7 +46,7 @@ def _blocks(file: RecognisedFile, options: LoadOptions) -> Iterator[ParsedBy]:
     judge = Judge(file, by_instrument=False)
     if file.format.is_text:
         return blocks_of(file, judge, msgspec.structs.replace(options, block_bytes=BLOCK_BYTES))
-    return carrying((TypedParser(file, judge), part) for part in parts(file, BLOCK_ROWS))
+    return in_order(((TypedParser(file, judge), part) for part in parts(file, BLOCK_ROWS)), file)
 
 
 def _message(reasons: Counter[str], examples: dict[str, BadRow]) -> str:

@@ -16,7 +16,7 @@ from tapehouse.bulk.recognise.dialect import Layout, names_without_header
 from tapehouse.bulk.recognise.known import Known, is_row_number, known_of
 from tapehouse.bulk.recognise.names import UNNAMED, Columns, match, plain
 from tapehouse.bulk.recognise.stamps import Reading, reading_of
-from tapehouse.bulk.recognise.steps import Step, interval_of, named_interval
+from tapehouse.bulk.recognise.steps import Step, interval_of, named_interval, newest_first
 from tapehouse.bulk.recognise.symbols import stem_of, symbol_of, symbol_said
 from tapehouse.errors import UnreadableFile, UnrecognisedFile
 from tapehouse.model import DAY_NS, Kind
@@ -160,7 +160,8 @@ def recognise_times(
     """The file with its interval, and with how its times are read: of daily and longer bars only the date counts."""
     if file.recognised == UNNAMED_INDEX and is_row_number(reading.values):
         raise UnrecognisedFile("no column is the time: the first, which has no name, only counts the rows")
-    times = msgspec.structs.replace(reading.times, seen=reading.why)
+    reverse = newest_first(symbols if file.symbol is None else None, reading.values)
+    times = msgspec.structs.replace(reading.times, seen=reading.why, newest_first=reverse)
     changes: dict[str, Any] = {"times": _with_zone(times, options)}
     if file.kind is Kind.BARS:
         step = _step(file, reading, symbols, known, options)

@@ -60,6 +60,11 @@ def interval_of(symbols: Sequence[str] | None, times: np.ndarray, named: Interva
     return _by_name(named, f"the most common step between rows is {_spelled(common)}, {share:.0%} of {len(steps):,}")
 
 
+def newest_first(symbols: Sequence[str] | None, times: np.ndarray) -> bool:
+    """Whether most rows of a symbol come before older ones."""
+    return bool(np.sign(_differences(symbols, times)).sum() < 0)
+
+
 def named_interval(stem: str) -> Interval | None:
     """The interval that a file's name ends with or holds as a part: `AAPL_1m`, `BTCUSDT-1m-2024-01`."""
     found = {BY_WORD[part.lower()] for part in re.split(r"[-_. ]", stem)[1:] if part.lower() in BY_WORD}
@@ -73,15 +78,17 @@ def _by_name(named: Interval | None, problem: str) -> Step:
 
 
 def _steps(symbols: Sequence[str] | None, times: np.ndarray) -> np.ndarray:
-    if symbols is None:
-        steps = np.diff(times)
-    else:
-        codes = np.unique(np.asarray(symbols), return_inverse=True)[1]
-        order = np.argsort(codes, kind="stable")
-        same = np.diff(codes[order]) == 0
-        steps = np.diff(times[order])[same]
-    steps = np.abs(steps)
+    steps: np.ndarray = np.abs(_differences(symbols, times))
     return steps[steps > 0]
+
+
+def _differences(symbols: Sequence[str] | None, times: np.ndarray) -> np.ndarray:
+    """From each row to the next one of its symbol."""
+    if symbols is None:
+        return np.asarray(np.diff(times))
+    codes = np.unique(np.asarray(symbols), return_inverse=True)[1]
+    order = np.argsort(codes, kind="stable")
+    return np.asarray(np.diff(times[order])[np.diff(codes[order]) == 0])
 
 
 def _most_common(steps: np.ndarray) -> tuple[int, float]:
