@@ -202,6 +202,23 @@ def test_a_changed_bit_is_an_error_and_no_other_price(tmp_path: Path) -> None:
     assert noticed
 
 
+def test_an_audit_notices_a_changed_bit_in_any_column(tmp_path: Path) -> None:
+    """Also in one that no read of ours needs, such as the symbols, which other programs read."""
+    store = DuckDBStore(tmp_path)
+    store.write(Kind.BARS, bars("A", PRICES["AAPL"]), interval=Interval.D1, batch="b")
+    store.compact(everything=True)
+    (path,) = (tmp_path / "archive").rglob("*.parquet")
+    data, group = path.read_bytes(), pq.read_metadata(path).row_group(0)
+    for column in map(group.column, range(group.num_columns)):
+        place = (column.dictionary_page_offset or column.data_page_offset) + column.total_compressed_size - 1
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        with pytest.raises(StoreDamaged, match=path.name):
+            store.written("b", Kind.BARS, Interval.D1).table()
+    path.write_bytes(data)
+    assert store.written("b", Kind.BARS, Interval.D1).table().num_rows == group.num_rows
+    store.close()
+
+
 def test_a_changed_bit_of_a_footer_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     store = DuckDBStore(tmp_path)
     store.write(Kind.BARS, bars("A", PRICES["AAPL"]), interval=Interval.D1)

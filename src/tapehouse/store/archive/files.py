@@ -255,18 +255,27 @@ class FileReader:
         self._lock = threading.Lock()
 
     def read(
-        self, file: ArchiveFile, groups: Sequence[int], columns: Sequence[str], within: tuple[int, int] | None = None
+        self,
+        file: ArchiveFile,
+        groups: Sequence[int],
+        columns: Sequence[str],
+        within: tuple[int, int] | None = None,
+        *,
+        whole: bool = False,
     ) -> pa.Table:
         """Those columns of row groups as internal rows: times as int64, decimals as float64, sources as ids.
 
         A column that the file does not have comes as nulls. Of a single group, `within` are the times `[start, end)`
-        of the rows that are wanted; the others are not converted.
+        of the rows that are wanted; the others are not converted. `whole` groups are read with all their columns, so
+        that every page of them is held against its checksum.
         """
         try:
             opened = self._open(file, with_source="source" in columns)
             present = set(opened.schema_arrow.names)
             table = opened.read_row_groups(
-                file.groups[groups].tolist(), columns=[c for c in columns if c in present], use_threads=False
+                file.groups[groups].tolist(),
+                columns=None if whole else [c for c in columns if c in present],
+                use_threads=False,
             )
         except (OSError, pa.ArrowException) as exc:
             raise StoreDamaged(f"cannot read the archive file {file.path}: {exc}", file=file.path) from exc

@@ -319,7 +319,7 @@ class Batches:
         for file in chain.from_iterable(snapshot.shelf(dataset).files.values()):
             if commits.meet(file.min_version, file.max_version):
                 for groups in _runs(file):
-                    rows = self._engine.reader.read(file, groups, ["timestamp", *columns])
+                    rows = self._engine.reader.read(file, groups, ["timestamp", *columns], whole=True)
                     yield Found(np.repeat(file.symbols[groups], file.rows[groups]), rows)
 
 
