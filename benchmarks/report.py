@@ -164,11 +164,10 @@ _HEAD = """\
 ([benchmarks/data.py](../benchmarks/data.py)): 200 symbols, 250 days of 390 one-minute bars, 19.5 million rows. Peers
 run in the same run on the same rows, in turn with Tapehouse, so that noise falls on all alike; figures are medians (or
 the percentile that is named), and what is compared is first checked to give the same answer. One client asks, one
-question at a time. *Ratio* is Tapehouse over the peer that is named: less than 1 is better for times and sizes, more
-than 1 for rates."""
+question at a time, unless it says otherwise. *Ratio* is Tapehouse over the peer that is named: less than 1 is better
+for times and sizes, more than 1 for rates."""
 
 _FOOT = """\
 ## What is not measured here
 
-Many clients at once, live ingest and fan-out: those parts are not built yet. Machines with more cores, spinning disks,
-networks."""
+Live ingest and fan-out: those parts are not built yet. Machines with more cores, spinning disks, networks."""

@@ -15,14 +15,17 @@ from benchmarks.measure import Figure
 
 ABOUT = (
     "Every load runs in a process of its own, in turn, into an empty folder, and is timed from the first byte read to "
-    "the last row durable; imports are not timed. Tapehouse recognises the files, validates every row, looks for what "
-    "it would overwrite, notes how far it came, and (unless it says without) reads all rows back for the certificate; "
-    "DuckDB inserts into a table of the same columns (`INSERT ... SELECT` from Parquet, `COPY` from CSV). Memory is "
+    "the last row durable; imports are not timed. Tapehouse recognises the files, validates every row, inspects a "
+    "sample of 5 million, looks for what it would overwrite, and notes how far it came, as `tapehouse load` does; with "
+    "its certificate it also hashes every row and reads all of them back. DuckDB inserts into a table of the same "
+    "columns (`INSERT ... SELECT` from Parquet, `COPY` from CSV). Memory is "
     "the most that the process and its workers had resident together, mapped files included and shared pages counted "
     "for each. The daily bars are ten years of 10,000 symbols, a file each."
 )
 DUCKDB = "raw DuckDB"
 WITHOUT = "without certificate"
+CERTIFIED_RATIO = 0.8
+"""The certificate may take a quarter more time."""
 DAILY_TARGET_S = 60.0
 
 
@@ -74,13 +77,23 @@ def _compare(bench: Bench, case: Case) -> list[Figure]:
         Figure(
             name=case.name,
             unit="rows/s",
-            ours=rates[ours.NAME],
+            ours=rates[WITHOUT],
             better="higher",
-            peers={DUCKDB: rates[DUCKDB], WITHOUT: rates[WITHOUT]},
+            peers={DUCKDB: rates[DUCKDB]},
             target=case.target,
             ratio_to=DUCKDB,
             ratio_target=case.ratio,
             samples=taken,
+        ),
+        Figure(
+            name=f"{case.name}, with its certificate",
+            unit="rows/s",
+            ours=rates[ours.NAME],
+            better="higher",
+            peers={DUCKDB: rates[DUCKDB], WITHOUT: rates[WITHOUT]},
+            target=case.target,
+            ratio_to=WITHOUT,
+            ratio_target=CERTIFIED_RATIO,
         ),
         Figure(
             name=f"{case.name}, peak memory",
@@ -96,12 +109,13 @@ def _compare(bench: Bench, case: Case) -> list[Figure]:
 def load(source: str, place: str, *, certificate: bool) -> dict[str, float]:
     """One load as `tapehouse load` does it, without the recognised columns being shown."""
     from tapehouse import bulk
+    from tapehouse.bulk.checked import load_checked
     from tapehouse.store.duckdb.store import DuckDBStore
 
     started = time.perf_counter()
     store = DuckDBStore(place)
     options = bulk.LoadOptions(source=ours.SOURCE, certificate=certificate, workers=bulk.Workers.THREADS)
-    report = bulk.load([source], store, options, quarantine_dir=Path(place) / "quarantine")
+    report = load_checked([source], store, options, quarantine_dir=Path(place) / "quarantine")
     taken = time.perf_counter() - started
     store.close()
     assert report.complete, report
