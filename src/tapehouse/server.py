@@ -3,7 +3,7 @@
     keys      are read first: a server that anybody could use does not start
     port      is taken next, so that a second server says so before it touches any data
     store     is opened, and with it the folder's lock taken
-    jobs      of former processes are looked at, and new ones taken
+    jobs      of former processes are looked at: those that were queued are queued again; and new ones taken
     api       is built over the store, and served by the folder's Unix socket and by TCP
     compactor runs beside them
 
@@ -226,7 +226,7 @@ async def _loads(store: Store, settings: Settings, formats: Sequence[Description
     )
     try:
         load = _loader(store, settings, folder or Path())
-        yield LoadJobs(
+        loads = LoadJobs(
             runner,
             load,
             partial(certify, store),
@@ -236,6 +236,8 @@ async def _loads(store: Store, settings: Settings, formats: Sequence[Description
             read_formats=sent_descriptions,
             own_formats=formats,
         )
+        await asyncio.to_thread(loads.restart)
+        yield loads
     finally:
         await asyncio.to_thread(runner.stop)
         await asyncio.to_thread(runner.close)
@@ -372,9 +374,7 @@ class Background:
         finally:
             self._ready.set()
 
-    async def _serve(
-        self, store: Store, socket_path: Path, settings: Settings, formats: Sequence[Description]
-    ) -> None:
+    async def _serve(self, store: Store, socket_path: Path, settings: Settings, formats: Sequence[Description]) -> None:
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:

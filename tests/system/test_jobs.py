@@ -194,6 +194,28 @@ def test_a_server_that_is_told_to_stop_interrupts_its_jobs(server: Server) -> No
     assert ("--resume long" in errors) == (job["state"] == "interrupted")
 
 
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_what_was_queued_runs_after_a_restart(server: Server, how: signal.Signals) -> None:
+    (server.folder / "long.csv").write_text(minutes(400_000))
+    process = begin(server, "load", "long.csv", "-i", "1m", "--batch", "long")
+    until("the job runs", lambda: any(job["state"] == "running" for job in _jobs(server)))
+    sent = httpx.post(f"{server.url}v1/jobs/load", params={"name": "days.csv"}, content=DAYS).json()
+    assert sent["state"] == "queued"
+    server.process.send_signal(how)
+    server.process.wait(LIMIT_S)
+    server.start()
+    job = until("it is done", lambda: _over(server, sent["id"]))
+    assert (job["state"], job["report"]["totals"]["inserted"]) == ("done", 28), job
+    assert job["version"] > sent["version"]
+    assert list((server.folder / "data" / "spool").iterdir()) == []
+    process.communicate(timeout=LIMIT_S)
+
+
+def _over(server: Server, id: str) -> dict[str, Any] | None:
+    job: dict[str, Any] = httpx.get(f"{server.url}v1/jobs/{id}").json()
+    return None if job["state"] in ("queued", "running") else job
+
+
 def test_a_load_beside_a_load_goes_through_it(make_server: MakesServer) -> None:
     folder = make_server()
     (folder.folder / "days.csv").write_text(DAYS)

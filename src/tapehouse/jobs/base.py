@@ -3,15 +3,16 @@
     submit ──► queued ──► running ──► done
                   │           ├─────► failed        an error ended it
                   └───────────┴─────► cancelled     somebody wanted it to end
-                  └───────────┴─────► interrupted   its process ended
+                              └─────► interrupted   its process ended
 
-What a job wrote before its end stays, whatever the end; `Job.resume` says how to go on. No I/O here.
+What a job wrote before its end stays, whatever the end; `Job.resume` says how to go on. What is queued when its process
+ends stays queued, and runs in the next one. No I/O here.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +24,8 @@ from tapehouse.bulk.checks.base import Assessment, Validate
 
 COLLECTION = "jobs"
 """The collection of documents (`store.base.KeepsDocuments`) that holds a `Job` for each."""
+LOADS = "loads"
+"""The collection that has a document of each load that began, by its batch (`bulk.journal`)."""
 
 
 class State(StrEnum):
@@ -44,9 +47,10 @@ class State(StrEnum):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One job, as it was at an instant. Times are UTC nanoseconds.
 
-    `version` changes whenever anything else does. `what` are the paths or the names of the uploaded files. `progress`
-    is the newest, `report` that of the work (`bulk.base.LoadReport` of a load) once it has one, without the files that
-    went well where there are very many (`hidden` of them). `error` says why it is not done, `resume` how to go on.
+    `version` grows whenever anything else changes, and never goes back, whatever becomes of the process. `what` are the
+    paths or the names of the uploaded files. `progress` is the newest, `report` that of the work
+    (`bulk.base.LoadReport` of a load) once it has one, without the files that went well where there are very many
+    (`hidden` of them). `error` says why it is not done, `resume` how to go on.
     """
 
     id: str
@@ -89,17 +93,35 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 Work = Callable[[Control], Ended]
 """Does a job; what it raises is the job's error."""
 
+Again = Callable[[bytes], tuple[Work, Callable[[], None] | None]]
+"""Makes of what was `asked` the work and what comes `after`, as `Jobs.submit` was given them; raises nothing."""
+
 
 class Jobs(Protocol):
     """The jobs of one store. All methods may be called from any thread and are quick, but for `close`."""
 
     def submit(
-        self, kind: str, work: Work, *, batch: str, what: Sequence[str] = (), after: Callable[[], None] | None = None
+        self,
+        kind: str,
+        work: Work,
+        *,
+        batch: str,
+        what: Sequence[str] = (),
+        after: Callable[[], None] | None = None,
+        asked: bytes | None = None,
     ) -> Job:
         """Have the work done when its turn comes, and then `after`, however it ended; `Overloaded` beyond the limit.
 
-        When this raises, `after` is not called.
+        When this raises, `after` is not called. `asked` (JSON) is kept until the work begins: when the process ends
+        before that, `restart` makes the work of it. Without it, such a job is interrupted.
         """
+
+    def restart(self, again: Again) -> None:
+        """Queue what the last process had queued, in the order of then; once, before anything is submitted."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing begins any more: what is queued waits for the next process."""
 
     def jobs(self) -> list[Job]:
         """Those that are kept, newest first."""
@@ -117,7 +139,7 @@ class Jobs(Protocol):
         """
 
     def stop(self) -> None:
-        """Ask everything to end soon, as interrupted, and take nothing more."""
+        """Ask what runs to end soon, as interrupted, and take and begin nothing more."""
 
     def close(self) -> None:
         """Wait until nothing runs; idempotent."""
@@ -172,8 +194,8 @@ class Upload(Protocol):
         """Where they are."""
 
     @property
-    def names(self) -> Sequence[str]:
-        """Those that began."""
+    def sizes(self) -> Mapping[str, int]:
+        """The names of those that began, and how many bytes each has so far."""
 
     def begin(self, name: str) -> None:
         """The next bytes are of a file of that name, perhaps below folders; `InvalidRequest` for a name that cannot be
@@ -215,8 +237,10 @@ class Loads(Protocol):
         """Look at what is stored anew, and keep the grades; `NotSupported` where none are kept."""
 
 
-def resume_with(job: Job) -> str:
-    """How to go on with a job that was cut short."""
+def resume_with(job: Job, *, begun: bool = True) -> str:
+    """How to go on with a job that was cut short; of a load, whether it had `begun` to write down how far it is."""
+    if job.kind == "load" and not begun:
+        return "load the same files again"
     if job.kind == "load":
         return f"load the same files again with --resume {job.batch}"
     return "ask for it again"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import glob
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -33,6 +35,32 @@ FILES_REPORTED = 1_000
 """So many files are in a job's report; what went wrong goes first."""
 SERIES_REPORTED = 1_000
 _NAMES_SHOWN = 100
+
+
+class _Paths(msgspec.Struct, frozen=True, kw_only=True, tag="paths"):
+    paths: tuple[str, ...]
+    options: LoadOptions
+    validate: Validate
+    anywhere: bool
+
+
+class _Uploaded(msgspec.Struct, frozen=True, kw_only=True, tag="upload"):
+    folder: str
+    sizes: dict[str, int]
+    options: LoadOptions
+    validate: Validate
+
+
+class _Certified(msgspec.Struct, frozen=True, kw_only=True, tag="certify"):
+    batch: str
+
+
+class _Assessed(msgspec.Struct, frozen=True, kw_only=True, tag="quality"):
+    asked: Assessment
+
+
+_Asked = _Paths | _Uploaded | _Certified | _Assessed
+"""What jobs are asked, as it is kept while they are queued."""
 
 
 class LoadJobs:
@@ -66,8 +94,8 @@ class LoadJobs:
             raise InvalidRequest("a path is empty, or has a NUL in it", parameter="paths")
         paths = request.paths if anywhere else tuple(self._allowed(path) for path in request.paths)
         options = self._completed(request.options)
-        work = self._work(paths, options, request.validate)
-        return self.jobs.submit("load", work, batch=_batch(options), what=_shown(request.paths))
+        asked = _Paths(paths=tuple(paths), options=options, validate=request.validate, anywhere=anywhere)
+        return self._submit("load", asked, batch=_batch(options), what=_shown(request.paths))
 
     def upload(self) -> Upload:
         """See `jobs.base.Loads`."""
@@ -76,49 +104,80 @@ class LoadJobs:
     def load_upload(self, upload: Upload, options: LoadOptions, validate: Validate = Validate.SAMPLE) -> Job:
         """See `jobs.base.Loads`."""
         options = self._completed(options)
-        work = self._work([str(upload.folder)], options, validate, upload)
+        asked = _Uploaded(folder=str(upload.folder), sizes=dict(upload.sizes), options=options, validate=validate)
         try:
-            if not upload.names:
+            if not upload.sizes:
                 raise InvalidRequest("no file was sent", parameter="file")
-            return self.jobs.submit(
-                "load", work, batch=_batch(options), what=_shown(upload.names), after=upload.discard
-            )
+            names = _shown(list(upload.sizes))
+            return self._submit("load", asked, batch=_batch(options), what=names, after=upload.discard)
         except TapehouseError:
             upload.discard()
             raise
 
     def certify(self, batch: str) -> Job:
         """See `jobs.base.Loads`."""
-
-        def work(control: Control) -> Ended:
-            certificate = self._certify(batch)
-            hidden = max(0, len(certificate.series) - SERIES_REPORTED)
-            shown = msgspec.structs.replace(certificate, series=certificate.series[:SERIES_REPORTED])
-            return Ended(report=msgspec.to_builtins(shown), hidden=hidden)
-
-        return self.jobs.submit("certify", work, batch=batch)
+        return self._submit("certify", _Certified(batch=batch), batch=batch)
 
     def assess(self, asked: Assessment) -> Job:
         """See `jobs.base.Loads`."""
+        return self._submit("quality", _Assessed(asked=asked), batch="", what=_shown(asked.symbols or ()))
+
+    def restart(self) -> None:
+        """Queue again what waited when the last process ended, and remove uploads that nothing waits for.
+
+        Once, before anything is asked for.
+        """
+        wanted: set[Path] = set()
+        self.jobs.restart(partial(self._again, wanted))
+        self._spool.sweep(wanted)
+
+    def _again(self, wanted: set[Path], said: bytes) -> tuple[Work, Callable[[], None] | None]:
+        try:
+            asked = msgspec.json.decode(said, type=_Asked)
+        except (msgspec.MsgspecError, TapehouseError) as exc:
+            return partial(_not_understood, str(exc)), None
+        if not isinstance(asked, _Uploaded):
+            return partial(self._do, asked), None
+        upload = self._spool.again(Path(asked.folder), asked.sizes)
+        wanted.add(upload.folder)
 
         def work(control: Control) -> Ended:
-            grades = self._assess(asked, stop=control.stop)
-            return Ended(whole=not control.stop.is_set(), report={"grades": grades})
+            upload.check()
+            return self._do(asked, control)
 
-        return self.jobs.submit("quality", work, batch="", what=_shown(asked.symbols or ()))
+        return work, upload.discard
 
-    def _work(
-        self, paths: Sequence[str], options: LoadOptions, validate: Validate, upload: Upload | None = None
-    ) -> Work:
-        def work(control: Control) -> Ended:
-            report = self._load(paths, options, validate=validate, progress=control.progress, stop=control.stop)
-            hidden = _shorten(report)
-            if upload is not None:
-                _hide(report, upload.folder)
-            built = msgspec.to_builtins(report)
-            return Ended(whole=not report.interrupted, batch=report.batch, report=built, hidden=hidden)
+    def _submit(self, kind: str, asked: _Asked, **how: Any) -> Job:
+        return self.jobs.submit(kind, partial(self._do, asked), asked=msgspec.json.encode(asked), **how)
 
-        return work
+    def _do(self, asked: _Asked, control: Control) -> Ended:
+        """The work of all jobs."""
+        match asked:
+            case _Certified(batch=batch):
+                certificate = self._certify(batch)
+                hidden = max(0, len(certificate.series) - SERIES_REPORTED)
+                shown = msgspec.structs.replace(certificate, series=certificate.series[:SERIES_REPORTED])
+                return Ended(report=msgspec.to_builtins(shown), hidden=hidden)
+            case _Assessed(asked=assessment):
+                grades = self._assess(assessment, stop=control.stop)
+                return Ended(whole=not control.stop.is_set(), report={"grades": grades})
+            case _Paths(paths=paths, anywhere=anywhere):
+                allowed = paths if anywhere else [self._allowed(path) for path in paths]  # what is allowed may change
+                return self._ended(self._loaded(allowed, asked, control))
+            case _Uploaded(folder=folder):
+                report = self._loaded([folder], asked, control)
+                return self._ended(report, Path(folder))
+
+    def _loaded(self, paths: Sequence[str], asked: _Paths | _Uploaded, control: Control) -> LoadReport:
+        how: dict[str, Any] = {"progress": control.progress, "stop": control.stop}
+        return self._load(paths, asked.options, validate=asked.validate, **how)
+
+    def _ended(self, report: LoadReport, folder: Path | None = None) -> Ended:
+        hidden = _shorten(report)
+        if folder is not None:
+            _hide(report, folder)
+        built = msgspec.to_builtins(report)
+        return Ended(whole=not report.interrupted, batch=report.batch, report=built, hidden=hidden)
 
     def _completed(self, options: LoadOptions) -> LoadOptions:
         """With a batch, so that the job can be told by it before it begins, and the layouts that are known here."""
@@ -133,6 +192,10 @@ class LoadJobs:
                 if not any(resolved == folder or folder in resolved.parents for folder in self._folders):
                     raise _forbidden(each, path, self._folders)
         return path if glob.has_magic(path) else os.path.realpath(path)
+
+
+def _not_understood(why: str, control: Control) -> Ended:
+    raise InvalidRequest(f"what another version of tapehouse queued is not understood: {why}; ask for it again")
 
 
 def _matches(path: str) -> list[str]:

@@ -12,13 +12,16 @@ from typing import Any
 
 import msgspec
 
-from tapehouse.bulk.base import Problem, Progress
+from tapehouse.bulk.base import NEWEST, Problem, Progress
 from tapehouse.errors import NotFound, Overloaded, TapehouseError, Unavailable
-from tapehouse.jobs.base import COLLECTION, Ended, Job, State, Work, resume_with
+from tapehouse.jobs.base import COLLECTION, LOADS, Again, Ended, Job, State, Work, resume_with
 from tapehouse.store.base import Capability, KeepsDocuments, Store
 
 KEPT_JOBS = 1_000
 """So many are kept, the newest; those that are not over always are."""
+
+_VERSIONS = 1 << 32
+"""More than one process gives one job. Not each is kept: what another process goes on with begins beyond them."""
 
 logger = logging.getLogger(__name__)
 
@@ -27,23 +30,66 @@ class Runner:
     """The jobs of one store (`jobs.base.Jobs`), run by threads of this process."""
 
     def __init__(self, store: Store, *, running: int = 1, waiting: int = 100) -> None:
-        """At most `running` at once, and `waiting` before them. What ran when the last process died is interrupted."""
+        """At most `running` at once, and `waiting` before them.
+
+        What ran when the last process died is interrupted; what was queued is, until `restart`.
+        """
         self._ledger = _Ledger(store)
         self._pool = ThreadPoolExecutor(running, "tapehouse-job")
         self._waiting = waiting
         self._lock = threading.RLock()
         self._live: dict[str, _Live] = {}
-        self._kept = {job.id: job for job in self._ledger.read()}
         self._stopping = False
-        for job in [job for job in self._kept.values() if not job.state.is_over]:
-            self._keep(_interrupted(job, "the process that ran it ended"))
+        self._kept, self._queued = self._read()
+
+    def _read(self) -> tuple[dict[str, Job], list[tuple[Job, bytes]]]:
+        """The jobs of former processes, of which none runs now; and the queued ones, with what they were asked."""
+        found, queued = {}, []
+        for kept in self._ledger.read():
+            job, asked = kept.job, kept.asked
+            if not job.state.is_over:
+                job = msgspec.structs.replace(job, version=job.version + _VERSIONS)
+                if job.state is State.QUEUED and asked != _NOTHING:
+                    queued.append((job, bytes(asked)))
+                    self._ledger.put({job.id: job}, bytes(asked))
+                else:
+                    job = self._cut_short(job)
+                    self._ledger.put({job.id: job})
+            found[job.id] = job
+        return found, sorted(queued, key=lambda each: each[0].created)
+
+    def _cut_short(self, job: Job) -> Job:
+        begun = job.started is not None and self._ledger.has_begun(job)
+        why = "the process that ran it ended" if job.started else "its process ended before it began"
+        return _interrupted(job, why, begun=begun)
+
+    def restart(self, again: Again) -> None:
+        """See `jobs.base.Jobs`."""
+        queued, self._queued = self._queued, []
+        for job, asked in queued:
+            live = _Live(job, *again(asked), asked)
+            with self._lock:
+                self._live[job.id] = live
+            self._pool.submit(self._run, live)
+
+    @property
+    def stopping(self) -> bool:
+        """See `jobs.base.Jobs`."""
+        return self._stopping
 
     def submit(
-        self, kind: str, work: Work, *, batch: str, what: Sequence[str] = (), after: Callable[[], None] | None = None
+        self,
+        kind: str,
+        work: Work,
+        *,
+        batch: str,
+        what: Sequence[str] = (),
+        after: Callable[[], None] | None = None,
+        asked: bytes | None = None,
     ) -> Job:
         """See `jobs.base.Jobs`."""
         made = Job(id=secrets.token_hex(8), kind=kind, batch=batch, what=tuple(what), created=time.time_ns(), version=1)
-        live = _Live(made, work, after)
+        live = _Live(made, work, after, asked)
         with self._lock:
             if self._stopping:
                 raise Unavailable("the server stops")
@@ -52,7 +98,7 @@ class Runner:
             self._live[made.id] = live
             old = self._too_old()
         try:
-            self._ledger.put({made.id: made, **dict.fromkeys(old)})
+            self._ledger.put({made.id: made, **dict.fromkeys(old)}, asked)
         except TapehouseError:
             with self._lock:
                 del self._live[made.id]
@@ -108,7 +154,20 @@ class Runner:
             self._stopping = True
             found = list(self._live.values())
         for live in found:
-            self._end_soon(live, _interrupted(live.job, "the server stopped before it began"))
+            if live.asked is None or not self._ledger.lasts:
+                self._end_soon(live, _interrupted(live.job, "the server stopped before it began", begun=False))
+            elif self._begin(live):
+                self._leave(live)
+            else:
+                live.stop.set()
+
+    def _leave(self, live: _Live) -> None:
+        """Let it be queued, for the next process; those who watch hear that nothing more comes."""
+        with self._lock:
+            self._live.pop(live.job.id, None)
+            listeners = list(live.listeners)
+        for wake in listeners:
+            wake()
 
     def close(self) -> None:
         """See `jobs.base.Jobs`."""
@@ -204,8 +263,8 @@ class Runner:
 class _Live:
     """A job that is not over."""
 
-    def __init__(self, job: Job, work: Work, after: Callable[[], None] | None) -> None:
-        self.job, self.work, self.after = job, work, after
+    def __init__(self, job: Job, work: Work, after: Callable[[], None] | None, asked: bytes | None) -> None:
+        self.job, self.work, self.after, self.asked = job, work, after, asked
         self.stop = threading.Event()
         self.begun = self.cancelled = False
         self.listeners: list[Callable[[], None]] = []
@@ -223,23 +282,53 @@ class _Control:
         self._runner._change(self._live, progress=progress)
 
 
+_NOTHING = msgspec.Raw(b"null")
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """A job as it is kept; while it is queued, with what it was asked."""
+
+    job: Job
+    asked: msgspec.Raw = _NOTHING
+
+
 class _Ledger:
     """Jobs as documents of the store; of a store that keeps none, they are forgotten with the process."""
 
     def __init__(self, store: Any) -> None:
         self._store: KeepsDocuments | None = store if Capability.DOCUMENTS in store.capabilities else None
 
-    def read(self) -> list[Job]:
+    @property
+    def lasts(self) -> bool:
+        """Whether jobs outlive the process."""
+        return self._store is not None
+
+    def read(self) -> list[_Kept]:
         """All that were kept."""
         if self._store is None:
             return []
-        return [msgspec.json.decode(document, type=Job) for document in self._store.documents(COLLECTION).values()]
+        return [_decoded(document) for document in self._store.documents(COLLECTION).values()]
 
-    def put(self, jobs: Mapping[str, Job | None]) -> None:
-        """Keep or, with None, forget."""
-        if self._store is not None:
-            encoded = {id: None if job is None else msgspec.json.encode(job) for id, job in jobs.items()}
-            self._store.put_documents(COLLECTION, encoded)
+    def put(self, jobs: Mapping[str, Job | None], asked: bytes | None = None) -> None:
+        """Keep or, with None, forget; with what was asked of those that are queued."""
+        if self._store is None:
+            return
+        raw = _NOTHING if asked is None else msgspec.Raw(asked)
+        encoded = {id: None if job is None else msgspec.json.encode(_Kept(job, raw)) for id, job in jobs.items()}
+        self._store.put_documents(COLLECTION, encoded)
+
+    def has_begun(self, job: Job) -> bool:
+        """Whether the load had begun to write down how far it is, so that it can be resumed."""
+        if job.kind != "load" or job.batch == NEWEST or self._store is None:
+            return True
+        return bool(self._store.documents(LOADS, [job.batch]))
+
+
+def _decoded(document: bytes) -> _Kept:
+    """A job as it is kept, or as it was kept before queued ones outlived their process."""
+    if "job" in msgspec.json.decode(document, type=dict[str, msgspec.Raw]):
+        return msgspec.json.decode(document, type=_Kept)
+    return _Kept(msgspec.json.decode(document, type=Job))
 
 
 def _ended(job: Job, state: State, error: Problem | None = None, resume: str | None = None) -> Job:
@@ -248,6 +337,6 @@ def _ended(job: Job, state: State, error: Problem | None = None, resume: str | N
     )
 
 
-def _interrupted(job: Job, why: str) -> Job:
-    said = f"{why}; what it had written stays"
-    return _ended(job, State.INTERRUPTED, Problem(Unavailable.code, said), resume_with(job))
+def _interrupted(job: Job, why: str, *, begun: bool = True) -> Job:
+    said = why if job.started is None else f"{why}; what it had written stays"
+    return _ended(job, State.INTERRUPTED, Problem(Unavailable.code, said), resume_with(job, begun=begun))

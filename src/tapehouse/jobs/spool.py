@@ -6,13 +6,14 @@ import errno
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from tapehouse.errors import InvalidRequest, LimitExceeded, StoreError, StoreFull, StoreReadOnly
+from tapehouse.errors import InvalidRequest, LimitExceeded, StoreError, StoreFull, StoreReadOnly, UnreadableFile
 
+_PREFIX = "upload-"
 _LONGEST_PART = 200
 _MOST_PARTS = 16
 _MAX_FILES = 100_000
@@ -22,22 +23,35 @@ class Spool:
     """A folder that only one process uses, with a limit for each upload and one for all together, in bytes."""
 
     def __init__(self, folder: Path | None, *, upload_bytes: int, total_bytes: int) -> None:
-        """None: a temporary folder, made when it is first needed. What a former process left there is removed."""
+        """None: a temporary folder, made when it is first needed."""
         self._folder = folder
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self.upload_bytes, self._total_bytes = upload_bytes, total_bytes
         self._held = 0
         self._lock = threading.Lock()
-        if folder is not None and folder.exists():
-            with _translated(folder):
-                shutil.rmtree(folder)
 
     def upload(self) -> SpooledUpload:
         """A place for the files of one upload."""
         parent = self._parent()
         with _translated(parent):
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return SpooledUpload(self, Path(tempfile.mkdtemp(prefix="upload-", dir=parent)))
+            return SpooledUpload(self, Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent)).absolute())
+
+    def again(self, folder: Path, sizes: Mapping[str, int]) -> SpooledUpload:
+        """An upload of a former process, whose files were so big; `SpooledUpload.check` says whether they are there."""
+        upload = SpooledUpload(self, folder, sizes)
+        with self._lock:
+            self._held += sum(sizes.values())
+        return upload
+
+    def sweep(self, wanted: Collection[Path]) -> None:
+        """Remove what a former process left, but for these folders."""
+        if self._folder is None or not self._folder.exists():
+            return
+        with _translated(self._folder):
+            for found in self._folder.absolute().glob(f"{_PREFIX}*"):
+                if found not in wanted:
+                    shutil.rmtree(found)
 
     def take(self, size: int) -> None:
         """Keep so many bytes for an upload; `LimitExceeded` when all together are too many."""
@@ -72,27 +86,26 @@ class Spool:
 class SpooledUpload:
     """The files of one upload (`jobs.base.Upload`)."""
 
-    def __init__(self, spool: Spool, folder: Path) -> None:
+    def __init__(self, spool: Spool, folder: Path, sizes: Mapping[str, int] | None = None) -> None:
         self.folder = folder
-        self.names: list[str] = []
-        self._known: set[str] = set()
+        self.sizes: dict[str, int] = dict(sizes or {})
         self._spool = spool
-        self._size = 0
+        self._size = sum(self.sizes.values())
+        self._name = ""
         self._file: BinaryIO | None = None
 
     def begin(self, name: str) -> None:
         """See `jobs.base.Upload`."""
         self.end()
         path = _checked(name)
-        if name in self._known:
+        if name in self.sizes:
             raise InvalidRequest(f"two files are called {name!r}", file=name)
-        if len(self.names) >= _MAX_FILES:
+        if len(self.sizes) >= _MAX_FILES:
             raise LimitExceeded(f"an upload has at most {_MAX_FILES:,} files", limit=_MAX_FILES)
         with _translated(self.folder):
             (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
             self._file = (self.folder / path).open("xb")
-        self.names.append(name)
-        self._known.add(name)
+        self.sizes[name], self._name = 0, name
 
     def write(self, data: bytes | bytearray) -> None:
         """See `jobs.base.Upload`."""
@@ -108,6 +121,7 @@ class SpooledUpload:
         self._size += len(data)
         with _translated(self.folder):
             self._file.write(data)
+        self.sizes[self._name] += len(data)
 
     def end(self) -> None:
         """See `jobs.base.Upload`."""
@@ -115,6 +129,18 @@ class SpooledUpload:
             with _translated(self.folder):
                 self._file.close()
             self._file = None
+
+    def check(self) -> None:
+        """`UnreadableFile` names the first file that is not as it was sent."""
+        for name, size in self.sizes.items():
+            path = self.folder / name
+            found = path.stat().st_size if path.is_file() else 0
+            if found != size:
+                raise UnreadableFile(
+                    f"{name} waited to be loaded and is no longer whole: {found:,} of its {size:,} bytes are there; "
+                    "send it again",
+                    file=name,
+                )
 
     def discard(self) -> None:
         """See `jobs.base.Upload`."""

@@ -20,7 +20,7 @@ from tapehouse.bulk.checks.base import Assessment
 from tapehouse.bulk.recognise.known import sent_descriptions
 from tapehouse.errors import Forbidden, InvalidRequest
 from tapehouse.jobs import loads
-from tapehouse.jobs.base import Job, LoadRequest, State
+from tapehouse.jobs.base import Control, Ended, Job, LoadRequest, State
 from tapehouse.jobs.loads import LoadJobs
 from tapehouse.jobs.runner import Runner
 from tapehouse.jobs.spool import Spool
@@ -183,6 +183,92 @@ def test_a_layout_that_is_sent_goes_before_one_of_the_server(here: Here, allowed
     )
     assert ended.report is not None, ended.error
     assert ended.report["files"][0]["file"]["recognised"] == "Theirs"
+
+
+class Next(Here):
+    """The next process on the store of another, which died."""
+
+    def __init__(self, died: Here, folder: Path, *folders: Path) -> None:
+        super().__init__(folder, *folders)
+        self.store = died.store
+        self.runner = self.loads.jobs = Runner(self.store)
+
+
+@pytest.fixture
+def waiting(here: Here) -> Iterator[Here]:
+    """One whose jobs all wait."""
+    go_on, runs = threading.Event(), threading.Event()
+
+    def hold(control: Control) -> Ended:
+        runs.set()
+        assert go_on.wait(PATIENCE_S)
+        return Ended()
+
+    here.runner.submit("load", hold, batch="runs")
+    assert runs.wait(PATIENCE_S)
+    yield here
+    for job in here.runner.jobs():
+        here.runner.cancel(job.id)
+    go_on.set()
+
+
+def test_what_waits_outlives_its_process(waiting: Here, tmp_path: Path, allowed: Path) -> None:
+    upload, lost, unfinished = (waiting.loads.upload() for _ in range(3))
+    for each in (upload, lost, unfinished):
+        each.begin("year/days.csv")
+        each.write(HEADLESS.encode())
+        each.end()
+    options = msgspec.structs.replace(DAILY, batch="mine", prefer=("a",), formats=(OWN,))
+    sent = waiting.loads.load_upload(upload, LoadOptions())
+    cut = waiting.loads.load_upload(lost, LoadOptions())
+    (lost.folder / "year" / "days.csv").write_text("A,")
+    path = waiting.loads.load(LoadRequest(paths=(str(allowed),), options=options), anywhere=False)
+    closed = waiting.loads.load(request(allowed), anywhere=False)
+    check = waiting.loads.assess(Assessment(symbols=("A",)))
+    certified = waiting.loads.certify(sent.batch)
+
+    later = Next(waiting, tmp_path, allowed)
+    assert later.runner.job(sent.id).state is State.QUEUED
+    later.loads.restart()
+    ended = {job.id: later.over(job) for job in (sent, cut, path, closed, check, certified)}
+    later.runner.close()
+    assert [ended[job.id].state for job in (sent, path, check)] == [State.DONE] * 3, ended
+    report = ended[sent.id].report
+    assert report is not None
+    assert [file["file"]["path"] for file in report["files"]] == ["year/days.csv"]
+    assert (ended[sent.id].batch, ended[sent.id].what) == (sent.batch, ("year/days.csv",))
+    assert ended[cut.id].state is State.FAILED
+    assert ended[cut.id].error == Problem(
+        "unreadable_file",
+        "year/days.csv waited to be loaded and is no longer whole: 2 of its 56 bytes are there; send it again",
+    )
+    assert list(later.spool.iterdir()) == []
+
+
+def test_what_waits_is_allowed_by_the_settings_of_the_process_that_does_it(
+    waiting: Here, tmp_path: Path, allowed: Path
+) -> None:
+    job = waiting.loads.load(request(allowed / "days.csv"), anywhere=False)
+    trusted = waiting.loads.load(request(allowed / "days.csv"), anywhere=True)
+    later = Next(waiting, tmp_path)
+    later.loads.restart()
+    refused = later.over(job)
+    assert refused.state is State.FAILED
+    assert refused.error is not None
+    assert "load_folders" in refused.error.message
+    assert later.over(trusted).state is State.DONE
+    later.runner.close()
+
+
+def test_what_another_version_queued_and_is_not_understood_fails(waiting: Here, tmp_path: Path) -> None:
+    job = waiting.runner.submit("load", lambda control: Ended(), batch="b", asked=b'{"type":"tape"}')
+    later = Next(waiting, tmp_path)
+    later.loads.restart()
+    failed = later.over(job)
+    later.runner.close()
+    assert failed.state is State.FAILED
+    assert failed.error is not None
+    assert "ask for it again" in failed.error.message
 
 
 def test_an_upload_of_nothing(here: Here) -> None:

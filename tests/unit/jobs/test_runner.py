@@ -6,11 +6,13 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
+from tapehouse.bulk import journal
 from tapehouse.bulk.base import Problem, Progress
 from tapehouse.errors import NotFound, Overloaded, StoreFull, Unavailable
-from tapehouse.jobs.base import Control, Ended, Job, State
+from tapehouse.jobs.base import LOADS, Control, Ended, Job, State, Work
 from tapehouse.jobs.runner import KEPT_JOBS, Runner
 from tapehouse.store.memory import MemoryStore
 
@@ -214,7 +216,7 @@ def test_stopping_interrupts_and_says_how_to_go_on(make: Callable[..., Runner]) 
         runner.submit("load", held, batch="late")
 
 
-def test_jobs_survive_their_process(make: Callable[..., Runner]) -> None:
+def test_jobs_survive_their_process(make: Callable[..., Runner], store: MemoryStore) -> None:
     former = make()
     done = over(former, former.submit("load", lambda control: Ended(report={"rows": 3}), batch="done").id)
     held = Held()
@@ -222,16 +224,84 @@ def test_jobs_survive_their_process(make: Callable[..., Runner]) -> None:
     assert held.running.wait(PATIENCE_S)
     waits = former.submit("load", held, batch="waited")
 
+    store.put_documents(LOADS, {"ran": b"{}"})
+
     later = make()  # as if the process had died: nobody told the former one to stop
     assert later.job(done.id) == done
-    for id in (runs.id, waits.id):
-        job = later.job(id)
-        assert job.state is State.INTERRUPTED
-        assert job.error is not None
-        assert "process that ran it ended" in job.error.message
-        assert job.resume is not None
-        assert f"--resume {job.batch}" in job.resume
+    ran, waited = later.job(runs.id), later.job(waits.id)
+    assert ran.state is waited.state is State.INTERRUPTED
+    assert ran.error == Problem("unavailable", "the process that ran it ended; what it had written stays")
+    assert ran.resume == "load the same files again with --resume ran"
+    assert waited.error == Problem("unavailable", "its process ended before it began")
+    assert waited.resume == "load the same files again"
     assert make().job(runs.id) == later.job(runs.id)
+
+
+def test_what_ran_without_having_begun_its_load_has_nothing_to_resume(make: Callable[..., Runner]) -> None:
+    former, held = make(), Held()
+    job = former.submit("load", held, batch="recognising")
+    assert held.running.wait(PATIENCE_S)
+    assert make().job(job.id).resume == "load the same files again"
+
+
+def test_the_collection_of_loads_is_the_one_of_the_journal() -> None:
+    assert LOADS == journal.LOADS
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_what_was_queued_is_done_by_the_next_process(make: Callable[..., Runner], *, stopped: bool) -> None:
+    former, held, cleaned = make(), Held(), threading.Event()
+    former.submit("load", held, batch="runs")
+    assert held.running.wait(PATIENCE_S)
+    names = [b'"first"', b'"second"']
+    jobs = [former.submit("load", Held(), batch="b", after=cleaned.set, asked=name) for name in names]
+    cancelled = former.submit("load", Held(), batch="b", asked=b'"cancelled"')
+    former.cancel(cancelled.id)
+    if stopped:
+        woken = threading.Event()
+        former.listen(jobs[0].id, woken.set)
+        former.stop()
+        former.close()
+        assert woken.is_set()
+        assert former.stopping
+        assert [former.job(job.id) for job in jobs] == jobs
+    make()  # another that dies before it restarts anything
+    done: list[bytes] = []
+
+    def again(asked: bytes) -> tuple[Work, Callable[[], None]]:
+        return lambda control: done.append(asked) or Ended(), cleaned.set  # type: ignore[func-returns-value]
+
+    later = make()
+    assert [later.job(job.id).state for job in jobs] == [State.QUEUED] * 2
+    assert not cleaned.is_set()
+    later.restart(again)
+    assert [over(later, job.id).state for job in jobs] == [State.DONE] * 2
+    assert done == names
+    assert cleaned.is_set()
+    after = make()
+    after.restart(again)
+    assert [after.job(job.id).state for job in jobs] == [State.DONE] * 2
+    assert done == names
+
+
+def test_versions_never_go_back(make: Callable[..., Runner]) -> None:
+    former, held = make(), Held()
+    runs = former.submit("load", held, batch="runs")
+    waits = former.submit("load", held, batch="waits", asked=b"1")
+    assert held.running.wait(PATIENCE_S)
+    for rows in range(100):
+        held.control.progress(progress(rows))
+    seen = former.job(runs.id).version
+    assert seen > 100
+    later = make()
+    assert later.job(runs.id).version > seen
+    assert make().job(waits.id).version > later.job(waits.id).version > waits.version
+
+
+def test_jobs_that_an_earlier_version_kept_are_read(make: Callable[..., Runner], store: MemoryStore) -> None:
+    old = Job(id="old", batch="b", created=1, version=3, state=State.DONE)
+    store.put_documents("jobs", {"old": msgspec.json.encode(old)})
+    assert make().job("old") == old
 
 
 def test_old_ones_are_forgotten(make: Callable[..., Runner], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tapehouse.errors import InvalidRequest, LimitExceeded, StoreReadOnly
+from tapehouse.errors import InvalidRequest, LimitExceeded, StoreReadOnly, UnreadableFile
 from tapehouse.jobs.spool import Spool
 
 
@@ -35,7 +35,7 @@ def test_names_that_lead_elsewhere(tmp_path: Path, name: str) -> None:
     upload = spool(tmp_path).upload()
     with pytest.raises(InvalidRequest, match="cannot be the name of a file"):
         upload.begin(name)
-    assert upload.names == []
+    assert upload.sizes == {}
 
 
 def test_a_name_comes_once(tmp_path: Path) -> None:
@@ -77,9 +77,43 @@ def test_what_a_process_left_is_removed(tmp_path: Path) -> None:
     upload = spool(tmp_path).upload()
     upload.begin("a")
     upload.write(b"rows")
-    spool(tmp_path)
-    assert not (tmp_path / "spool").exists()
+    later = spool(tmp_path)
+    later.sweep([])
+    assert list((tmp_path / "spool").iterdir()) == []
     upload.discard()
+
+
+def test_what_waits_is_not_removed_and_counts(tmp_path: Path) -> None:
+    upload = spool(tmp_path).upload()
+    upload.begin("year/a")
+    upload.write(bytes(60))
+    upload.end()
+    later = spool(tmp_path, total_bytes=100)
+    again = later.again(upload.folder, upload.sizes)
+    later.sweep([again.folder])
+    again.check()
+    new = later.upload()
+    new.begin("b")
+    with pytest.raises(LimitExceeded, match="max_spool_bytes"):
+        new.write(bytes(41))
+    again.discard()
+    new.write(bytes(41))
+    new.discard()
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+@pytest.mark.parametrize("left", [b"", b"ro", None])
+def test_what_waited_and_is_not_whole_is_named(tmp_path: Path, left: bytes | None) -> None:
+    upload = spool(tmp_path).upload()
+    upload.begin("a")
+    upload.write(b"rows")
+    upload.end()
+    (upload.folder / "a").unlink()
+    if left is not None:
+        (upload.folder / "a").write_bytes(left)
+    again = spool(tmp_path).again(upload.folder, upload.sizes)
+    with pytest.raises(UnreadableFile, match=f"no longer whole: {len(left or b'')} of its 4 bytes.*send it again"):
+        again.check()
 
 
 def test_a_store_without_a_folder_spools_to_a_temporary_one() -> None:

@@ -26,7 +26,7 @@ from tapehouse.bulk.base import LoadOptions
 from tapehouse.bulk.checks.base import Validate
 from tapehouse.codec import Times, encode_document
 from tapehouse.errors import InvalidRequest, NotFound, NotSupported, UnsupportedMediaType
-from tapehouse.jobs.base import Job, LoadRequest, Loads
+from tapehouse.jobs.base import Job, LoadRequest, Loads, State
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[needs(Scope.WRITE)])
 
@@ -248,7 +248,7 @@ async def _events(here: Context, id: str, last: str | None, times: Times) -> Asy
             if str(now.version) != last:
                 last = str(now.version)
                 yield b"id: %d\ndata: %s\n\n" % (now.version, encode_document(now, times))
-            if now.state.is_over:
+            if now.state.is_over or (watched.stopping and now.state is State.QUEUED):
                 return
             await asyncio.sleep(_EVENTS_APART_S)
             try:
