@@ -233,7 +233,8 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
     are; None: the zone of each instrument. `dates`: only the date counts, and rows are stamped with its local
     midnight. `midnight` is the zone in which dates that are written as instants are midnights. `unit` is that of
     epochs, which a row of another magnitude may not have when it is `guessed`; `fractional` ones are decimals.
-    `format` is strftime's, as Polars takes it. `seen` says what they were recognised by. With `newest_first` most rows
+    `format` is strftime's, as Polars takes it; a `guessed` one that has day and month is given up when a row has them
+    the other way round. `seen` says what they were recognised by. With `newest_first` most rows
     of a symbol come before older ones.
     """
 

@@ -19,9 +19,16 @@ import pyarrow.compute as pc
 
 from tapehouse.bulk.base import RecognisedFile, TimeStyle
 from tapehouse.bulk.checks.base import Severity
-from tapehouse.bulk.formats.convert import NUMBER_TYPES, nanoseconds, reject_no_clocks
+from tapehouse.bulk.formats.convert import (
+    NUMBER_TYPES,
+    in_other_order,
+    joined,
+    nanoseconds,
+    reject_no_clocks,
+    reject_unread,
+)
 from tapehouse.bulk.formats.zones import FIRST, GUESSED, ONCE, SECOND, UNCLEAR, Zone, told_apart
-from tapehouse.errors import InvalidSymbol
+from tapehouse.errors import InvalidData, InvalidSymbol
 from tapehouse.model import (
     DAY_NS,
     MAX_TIME_NS,
@@ -58,6 +65,7 @@ INVARIANTS = {
     "missing": Invariant(_REFUSED, "{} is missing"),
     "symbol": Invariant(_REFUSED, "symbol is not one that can be"),
     "source": Invariant(_REFUSED, "source is longer than 256 characters or has control characters"),
+    "unread": Invariant(_REFUSED, "{} is not a date or time written as {}"),
     "range": Invariant(_REFUSED, "timestamp is not a time that int64 nanoseconds hold"),
     "date": Invariant(_REFUSED, "timestamp has a time of day, and a date was expected"),
     "skipped": Invariant(_REFUSED, "timestamp never was: the clocks of {} skipped it"),
@@ -241,6 +249,8 @@ class Judge:
         values, none = nanoseconds(parts, self._times)
         if self._times.style is TimeStyle.FORMAT and none.any() and re.search("%[HIMST]", self._times.format or ""):
             reject_no_clocks(parts[-1].cast(pa.string()), none, "timestamp", verdict)
+        if none.any() and pa.types.is_string(parts[0].type):
+            self._reject_unread(parts, none, verdict)
         _reject_outside(values, none, MIN_TIME_NS, MAX_TIME_NS, verdict)
         if self._times.are_instants:
             return values
@@ -249,6 +259,19 @@ class Judge:
         if self._times.dates:
             verdict.breaks(values % DAY_NS != 0, "date")
         return values
+
+    def _reject_unread(self, parts: list[pa.Array], none: np.ndarray, verdict: Verdict) -> None:
+        """Reject texts that are no times; `InvalidData` when one shows that day and month may be swapped in all."""
+        times = self._times
+        if times.guessed and (text := in_other_order(parts, none, times)) is not None:
+            raise InvalidData(
+                f"day and month are the other way round in {text!r} than in the rows before, read as {times.format}, "
+                "so that these may be wrong as well: mend the file (what is loaded of it can be undone), or say "
+                f"--time-format {times.format!r} when only rows like this one are wrong, which then go to quarantine"
+            )
+        texts = joined(parts, times)
+        unread = none & texts.is_valid().to_numpy(zero_copy_only=False)
+        reject_unread(texts, unread, "timestamp", times, verdict)
 
     def _localised(self, values: np.ndarray, symbols: pa.Array, verdict: Verdict) -> np.ndarray:
         """Wall-clock times as UTC; a date is the first instant of that day."""
@@ -365,7 +388,8 @@ class Clocks(Judge):
     """
 
     def __init__(self, file: RecognisedFile) -> None:
-        super().__init__(file)
+        times = file.times and msgspec.structs.replace(file.times, guessed=False)
+        super().__init__(msgspec.structs.replace(file, times=times))
         self.shown: Shown | None = None
 
     @property

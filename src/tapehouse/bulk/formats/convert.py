@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal, Protocol
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +24,8 @@ NUMBER_TYPES = (pa.float64(), pa.int64(), pa.int32())
 """The types of fields that are numbers."""
 NULLS = ["", "null", "NULL", "Null", "NA", "N/A", "n/a", "#N/A", "None", "none", "-", "--", "\\N"]
 """What stands for a value that is missing; `NaN` is a number that is none, and says so."""
+WORDS = ("symbol", "id")
+"""Fields in which only an empty text is a missing value: NA is a ticker."""
 
 _FRACTIONAL = pa.decimal128(22, 9)
 _TOO_LARGE = 2.0**63
@@ -108,6 +112,55 @@ def reject_no_clocks(texts: pa.Array, unread: np.ndarray, field: str, verdict: V
     bad = np.zeros(len(texts), bool)
     bad[rows] = shown.to_numpy(zero_copy_only=False)
     verdict.reject(bad, f"{field} has a time of day that does not exist")
+
+
+def reject_unread(texts: pa.Array, unread: np.ndarray, field: str, times: Times, verdict: Verdicts) -> None:
+    """Reject rows of which the time could not be read: it is beyond what nanoseconds hold, or no time at all."""
+    if not unread.any():
+        return
+    rows = np.flatnonzero(unread)
+    lost = texts.take(pa.array(rows))
+    if times.style is TimeStyle.EPOCH:
+        beyond, written = pc.match_substring_regex(lost, r"^[+-]?\d+(\.\d*)?$"), f"an epoch in {times.unit}"
+    elif times.style is TimeStyle.FORMAT:
+        beyond, written = pa.array(_is_read(lost, times)), str(times.format)
+    else:
+        coarse = pa.timestamp("us", "UTC" if times.stated else None)
+        beyond, written = pc.is_valid(cast_or_null(lost, coarse)), "ISO 8601"
+    bad = np.zeros(len(texts), bool)
+    bad[rows[beyond.fill_null(False).to_numpy(zero_copy_only=False)]] = True
+    timed = times.style is TimeStyle.ISO and times.stated and times.dates
+    why = "has a time of day, and a date was expected" if timed else "is not a time that int64 nanoseconds hold"
+    verdict.reject(bad, f"{field} {why}")
+    verdict.reject(unread, f"{field} is not a date or time written as {written}")
+
+
+def swapped(form: str) -> str:
+    """A format with day and month the other way round; one that begins with the year has no other way."""
+    if form.startswith("%Y"):
+        return form
+    return re.sub("%[dm]", lambda found: "%m" if found.group() == "%d" else "%d", form)
+
+
+def in_other_order(columns: list[pa.Array], unread: np.ndarray, times: Times) -> str | None:
+    """The first text that can only be read with day and month the other way round; `unread` are those that were not."""
+    form = swapped(times.format or "")
+    if times.style is not TimeStyle.FORMAT or form == times.format or not unread.any():
+        return None
+    texts = _joined([column.filter(pa.array(unread)) for column in columns], times)
+    read = _is_read(texts, msgspec.structs.replace(times, format=form))
+    return str(texts[int(read.argmax())]) if read.any() else None
+
+
+def _is_read(texts: pa.Array, times: Times) -> np.ndarray:
+    import polars as pl
+
+    return np.asarray(_parse(pl.Series(pl.from_arrow(texts)), times, "us").is_not_null().to_numpy())
+
+
+def joined(columns: list[pa.Array], times: Times) -> pa.Array:
+    """The texts of a time: of date and time together where a format reads them as one."""
+    return _joined(columns, times) if times.style is TimeStyle.FORMAT else columns[-1].cast(pa.string())
 
 
 class Verdicts(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import json as arrow_json
 
 from tapehouse.bulk.base import RecognisedFile
-from tapehouse.bulk.formats.convert import NULLS, in_one_unit, renamed
+from tapehouse.bulk.formats.convert import NULLS, WORDS, in_one_unit, renamed
 from tapehouse.bulk.formats.split import Block, lines_backwards, lines_of
 from tapehouse.bulk.formats.text import Parsed, TextParser, last_numbers, nothing, parsed
 from tapehouse.bulk.validate import NAME_FIELDS, TIME_FIELDS, Judge, Verdict
@@ -107,7 +107,7 @@ class JsonParser:
             record = object_of(block.data[start:end])
             broken[number] = record is None
             for name, field in self._columns.items():
-                found[field].append(text_of((record or {}).get(name)))
+                found[field].append(text_of((record or {}).get(name), [""] if field in WORDS else NULLS))
         verdict = Verdict(len(rows))
         verdict.reject(broken, NO_OBJECT)
         typed = {
@@ -127,10 +127,10 @@ def object_of(line: bytes) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def text_of(value: Any) -> str | None:
-    """A value as a text file would have it; an object or array as JSON."""
+def text_of(value: Any, nulls: Sequence[str] = NULLS) -> str | None:
+    """A value, unless it is missing, as a text file would have it; an object or array as JSON."""
     if value is None or isinstance(value, str):
-        return None if value in NULLS else value
+        return None if value in nulls else value
     if isinstance(value, bool):
         return str(value).lower()
     return repr(value) if isinstance(value, int | float) else msgspec.json.encode(value).decode()

@@ -18,11 +18,13 @@ from tapehouse.bulk.base import PRICES, BadRow, RecognisedFile, Times, TimeStyle
 from tapehouse.bulk.formats.convert import (
     NULLS,
     NUMBER_TYPES,
+    WORDS,
     cast_or_null,
     fixed_point,
     floats_of,
     in_one_unit,
     reject_no_clocks,
+    reject_unread,
     renamed,
     time_type,
 )
@@ -170,6 +172,15 @@ class TextParser:
 
     def _read(self, data: bytes, types: dict[str, pa.DataType]) -> pa.Table:
         """The columns that are taken, under the names of their fields."""
+        table = self._read_with(data, types, NULLS)
+        for field in WORDS:
+            missing = table.column(field).null_count if field in types else 0
+            if missing and (field == "symbol" or missing < table.num_rows):  # an id that no row has stays none
+                words = self._read_with(data, {field: types[field]}, [""])
+                table = table.set_column(table.column_names.index(field), field, words.column(0))
+        return table
+
+    def _read_with(self, data: bytes, types: dict[str, pa.DataType], nulls: list[str]) -> pa.Table:
         fields = {place: field for field, place in self._fields.items()}
         names = [fields.get(place, f"#{place}") for place in range(self._dialect.width)]
         return arrow_csv.read_csv(
@@ -181,7 +192,7 @@ class TextParser:
             convert_options=arrow_csv.ConvertOptions(
                 column_types=types,
                 include_columns=list(types),
-                null_values=NULLS,
+                null_values=nulls,
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=not self._dialect.exact,
                 decimal_point=self._dialect.decimal,
@@ -256,7 +267,8 @@ class TextParser:
                 cells, broken[number] = [], True
             for field, place in self._fields.items():
                 cell = cells[place] if place < len(cells) else ""
-                found[field].append(None if cell in NULLS else cell.encode("utf-8", "surrogateescape"))
+                missing = not cell if field in WORDS else cell in NULLS
+                found[field].append(None if missing else cell.encode("utf-8", "surrogateescape"))
         verdict.reject(broken, NO_CSV)
         return {field: pa.array(values, pa.binary()) for field, values in found.items()}
 
@@ -359,7 +371,8 @@ def reject_no_times(texts: pa.Array, values: pa.Array, field: str, times: Times,
             else "an offset from UTC, which the others have not"
         )
         verdict.reject(other.fill_null(False).to_numpy(zero_copy_only=False), f"{field} states {has}")
-    reject_lost(texts, values, verdict, f"{field} is not a time that int64 nanoseconds hold")
+    unread = pc.and_(pc.is_valid(texts), pc.is_null(values)).to_numpy(zero_copy_only=False)
+    reject_unread(texts, unread, field, times, verdict)
 
 
 def _array(column: pa.ChunkedArray) -> Any:

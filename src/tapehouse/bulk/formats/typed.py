@@ -23,6 +23,7 @@ from tapehouse.bulk.formats.convert import (
     float_times,
     in_one_unit,
     reject_no_clocks,
+    reject_unread,
     renamed,
     scaled,
     time_type,
@@ -178,7 +179,7 @@ class TypedParser:
         lost = pc.and_(pc.is_valid(column), pc.is_null(values))
         if times.style is TimeStyle.ISO:
             reject_no_clocks(column.cast(pa.string()), lost.to_numpy(zero_copy_only=False), field, verdict)
-        verdict.reject(lost.to_numpy(zero_copy_only=False), f"{field} is not a time that int64 nanoseconds hold")
+        reject_unread(column.cast(pa.string()), lost.to_numpy(zero_copy_only=False), field, times, verdict)
         return values
 
 

@@ -12,7 +12,16 @@ import numpy as np
 import pyarrow as pa
 
 from tapehouse.bulk.base import Times, TimeStyle
-from tapehouse.bulk.formats.convert import UNIT_NS, band, cast_or_null, in_one_unit, nanoseconds, time_type
+from tapehouse.bulk.formats.convert import (
+    UNIT_NS,
+    band,
+    cast_or_null,
+    in_one_unit,
+    in_other_order,
+    nanoseconds,
+    swapped,
+    time_type,
+)
 from tapehouse.errors import UnrecognisedFile
 from tapehouse.model import DAY_NS
 
@@ -152,6 +161,7 @@ def _format(columns: list[list[str]]) -> Reading:
             "for example --time-format '%d.%m.%Y %H:%M', or which column they are in with --map timestamp=COLUMN"
         )
     best = max(fitting, key=lambda reading: len(reading.good))
+    _check_order(columns, best)
     for other in fitting:
         if len(other.good) == len(best.good) and not np.array_equal(other.values, best.values):
             raise UnrecognisedFile(
@@ -161,6 +171,19 @@ def _format(columns: list[list[str]]) -> Reading:
                 more=True,
             )
     return best
+
+
+def _check_order(columns: list[list[str]], best: Reading) -> None:
+    """`UnrecognisedFile` when a row can only be read with day and month the other way round than the others."""
+    unread = np.ones(len(columns[0]), bool)
+    unread[best.good] = False
+    if (text := in_other_order([pa.array(each) for each in columns], unread, best.times)) is not None:
+        raise UnrecognisedFile(
+            f"day and month contradict each other: most rows are {best.times.format!r}, such as "
+            f"{columns[0][best.good[0]]!r}, and {text!r} is {swapped(best.times.format or '')!r}; mend the file, or "
+            f"say --time-format {best.times.format!r} when the others are wrong, which then go to quarantine",
+            formats=[best.times.format, swapped(best.times.format or "")],
+        )
 
 
 def _formats(columns: list[list[str]]) -> list[str]:
@@ -197,5 +220,5 @@ def _pattern(form: str) -> re.Pattern[str]:
 def _fit(columns: Sequence[Sequence[str]], form: str) -> Reading:
     zone = "z" in form or form.endswith(("Z", "UTC", "GMT"))
     dates = not re.search(r"%[HI]", form)
-    times = Times(style=TimeStyle.FORMAT, format=form, stated=zone, dates=dates)
+    times = Times(style=TimeStyle.FORMAT, format=form, stated=zone, dates=dates, guessed=swapped(form) != form)
     return _reading(columns, times, f"written {form}")

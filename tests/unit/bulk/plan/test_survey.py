@@ -62,7 +62,7 @@ def test_problems_are_found_in_the_sample(tmp_path: Path) -> None:
     ko, pep = surveyed(tmp_path).files
     assert {each.reason: each.rows for each in ko.rejections} == {
         "high is below open": 1,
-        "time is not a time that int64 nanoseconds hold": 1,
+        "time is not a date or time written as an epoch in s": 1,
     }
     assert pep.problem is not None
     assert pep.rows is None
