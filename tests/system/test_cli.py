@@ -355,3 +355,29 @@ def test_completion(here: Path, shell: str) -> None:
 def test_completion_knows_the_commands(here: Path) -> None:
     done = call(here, _TAPEHOUSE_COMPLETE="complete_bash", COMP_WORDS="tapehouse co", COMP_CWORD="1")
     assert done.stdout.split() == ["coverage", "commits", "compact"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("symbols", "--no-such"), "No such option"),
+        (("undo",), "Missing argument 'BATCH'"),
+        (("bars", "--limit", "many"), "should be a valid integer"),
+        (("load", "days.csv", "--map", "close"), "'close' is not FIELD=COLUMN"),
+        (("no-such",), "No such command"),
+    ],
+)
+def test_wrong_usage_with_json_is_an_error_document(here: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = call(here, *arguments, "--json")
+    assert (done.returncode, done.stderr) == (2, "")
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "invalid_request"
+    assert message in error["message"]
+
+
+def test_a_file_that_is_refused_is_named_once_and_counted(here: Path) -> None:
+    (here / "more.csv").write_text(DAYS.replace("2024-01-0", "01/0").replace(",1,2", "/2024,1,2"))
+    done = call(here, "load", "days.csv", "more.csv")
+    assert done.returncode == 1
+    assert done.stderr.count("can be taken for each other") == 1
+    assert "1 of 2 files were not loaded to their end" in done.stdout

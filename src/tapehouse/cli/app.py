@@ -10,11 +10,12 @@ from types import TracebackType
 from typing import Annotated, NoReturn
 
 import typer
+from typer._click.exceptions import ClickException
 
 from tapehouse.cli import context, doctor, exporting, reading, serving, writing
 from tapehouse.cli.loads import commands, load
 from tapehouse.cli.loads.options import with_values
-from tapehouse.errors import TapehouseError
+from tapehouse.errors import InvalidRequest, TapehouseError
 
 HELP = """A market-data server that you run yourself.
 
@@ -64,18 +65,25 @@ app.command("version")(doctor.versions)
 def main() -> NoReturn:
     """Run the command line of this process."""
     arguments = with_values(sys.argv[1:])
-    debug = "--debug" in arguments
+    debug, as_json = "--debug" in arguments, "--json" in arguments
     if not debug:
         sys.excepthook = _fault
     try:
         # The option is taken anywhere; to the parser it belongs before the command.
-        app(["--debug"] * debug + [each for each in arguments if each != "--debug"], prog_name="tapehouse")
+        arguments = ["--debug"] * debug + [each for each in arguments if each != "--debug"]
+        code = app(arguments, prog_name="tapehouse", standalone_mode=not as_json)
     except TapehouseError as error:
         if debug:
             raise
-        context.report(error, as_json="--json" in arguments)
+        context.report(error, as_json=as_json)
         sys.exit(1)
-    sys.exit(0)
+    except ClickException as error:  # the parser tells people itself
+        context.report(InvalidRequest(error.format_message()), as_json=True)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        context.say("Aborted.")
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fault(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:

@@ -67,14 +67,15 @@ def load(
     options = _options(words, map_, kind, interval, on_conflict, prefer)
     if dry_run:
         raise typer.Exit(_survey(paths, options, instruments, json))
-    report = _through_owner(store, paths, options, validate.value, instruments, quarantine, if_empty)
+    said: set[str] = set()
+    report = _through_owner(store, paths, options, validate.value, instruments, quarantine, said, if_empty)
     if isinstance(report, int):
         _nothing_to_do(report, json)
         return
     if json:
         emit(report)
     else:
-        show(report)
+        show(report, said)
     raise typer.Exit(exit_code(report, strict))
 
 
@@ -173,12 +174,13 @@ def _load_or_not(
     validate: str,
     instruments: Path | None,
     quarantine: Path | None,
+    said: set[str],
     if_empty: bool,
 ) -> LoadReport | int:
     """The report, or how many symbols there are already, when that is a reason to do nothing."""
     if if_empty and (held := client.symbols()):
         return len(held)
-    return _load(client, paths, options, validate, instruments, quarantine)
+    return _load(client, paths, options, validate, instruments, quarantine, said)
 
 
 def _load(
@@ -188,7 +190,9 @@ def _load(
     validate: str,
     instruments: Path | None,
     quarantine: Path | None,
+    said: set[str],
 ) -> LoadReport:
+    """What became of the load; the problems that the plan names are added to `said`."""
     from tapehouse import bulk
     from tapehouse.codec import read_instruments
 
@@ -197,12 +201,12 @@ def _load(
     put = [] if instruments is None else read_instruments(instruments)
     known = client.put_instruments(put) if put else client.instruments()
     files = bulk.plan(paths, options)
-    say_plan(files, known)
-    said = {name: getattr(options, name) for name in options.__struct_fields__}
+    said |= say_plan(files, known)
+    words = {name: getattr(options, name) for name in options.__struct_fields__}
     if client.store is not None and options.workers is bulk.Workers.AUTO:
-        said["workers"] = bulk.Workers.THREADS  # nobody waits for this process: docs/design/loads.md
+        words["workers"] = bulk.Workers.THREADS  # nobody waits for this process: docs/design/loads.md
     with _served(client, options.formats), progress() as shown:
-        return client.load(paths, validate=validate, progress=shown, files=files, quarantine_dir=quarantine, **said)
+        return client.load(paths, validate=validate, progress=shown, files=files, quarantine_dir=quarantine, **words)
 
 
 @contextmanager

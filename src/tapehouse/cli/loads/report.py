@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import typer
@@ -16,8 +17,8 @@ _REASONS_SHOWN = 5
 _FILES_SHOWN = 100
 
 
-def say_plan(files: list[RecognisedFile], instruments: list[Instrument] | None) -> None:
-    """What each file is taken for; of very many, the first and those that cannot be loaded."""
+def say_plan(files: list[RecognisedFile], instruments: list[Instrument] | None) -> set[str]:
+    """What each file is taken for; of very many, the first and those that cannot be loaded. Returns what kept these."""
     from tapehouse.bulk import describe
 
     for number, file in enumerate(files):
@@ -26,10 +27,14 @@ def say_plan(files: list[RecognisedFile], instruments: list[Instrument] | None) 
                 say(line)
     if (hidden := len(files) - _FILES_SHOWN) > 0:
         say(f"and {hidden:,} more files")
+    return {file.problem.message for file in files if file.problem is not None}
 
 
-def show(report: LoadReport) -> None:
-    """What became of every row: details to standard error, the summary to standard output."""
+def show(report: LoadReport, said: Collection[str] = ()) -> None:
+    """What became of every row: details to standard error, the summary to standard output.
+
+    Problems of files that were `said` before are only counted.
+    """
     for file in report.files:
         for note in file.notes:
             say(f"{file.file.name}: {note}")
@@ -38,13 +43,15 @@ def show(report: LoadReport) -> None:
             say(f"{file.file.name}: {rejection.rows:,} rows to quarantine: {rejection.reason} (line {lines})")
         if (hidden := len(file.rejections) - _REASONS_SHOWN) > 0:
             say(f"{file.file.name}: and {hidden} other reasons")
-        if file.problem is not None:
+        if file.problem is not None and file.problem.message not in said:
             say(f"{file.file.name}: not loaded to its end: {file.problem.message}")
     totals = report.totals
     counts = ("inserted", "replaced", "unchanged", "rejected", "quarantined", "unwritten")
     what = ", ".join(f"{getattr(totals, name):,} {name}" for name in counts if getattr(totals, name))
     pace = f"{totals.read / report.seconds:,.0f} rows/s" if report.seconds else ""
     typer.echo(f"{totals.read:,} rows read in {report.seconds:,.1f} s ({pace}): {what or 'nothing to do'}")
+    if left := sum(file.problem is not None for file in report.files):
+        typer.echo(f"{left:,} of {len(report.files):,} files were not loaded to their end")
     typer.echo(f"batch {report.batch}, {totals.commits:,} commits")
     if report.quarantine:
         typer.echo(f"bad rows are in {report.quarantine}")
