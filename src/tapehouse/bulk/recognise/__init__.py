@@ -65,7 +65,7 @@ def recognise_text(file: RecognisedFile, layout: Layout, options: LoadOptions) -
         why=why,
         decimals=known.decimals(cells) if known else 0,
     )
-    file = msgspec.structs.replace(file, notes=(*file.notes, *layout.notes))
+    file = msgspec.structs.replace(file, notes=(*file.notes, *layout.notes), symbol=layout.symbol)
     return with_layout(file, seen, reading, cells.get("symbol")), seen
 
 
@@ -147,6 +147,8 @@ def recognise_columns(
 def _symbol(file: RecognisedFile, known: Known | None, options: LoadOptions) -> tuple[str, str]:
     if known is not None and known.symbol is not None and options.symbol is None and options.symbol_from is None:
         return symbol_said(known.symbol, f"the file's name, as {known.description.name} has it")
+    if file.symbol is not None and options.symbol is None and options.symbol_from is None:
+        return symbol_said(file.symbol, "the second line of the header")
     return symbol_of(file.path, file.member, options.symbol, options.symbol_from)
 
 

@@ -35,12 +35,16 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """The dialect, the names of the columns (their numbers when there is no header), the sample's rows, remarks."""
+    """The dialect, the names of the columns (their numbers when there is no header), the sample's rows, remarks.
+
+    `symbol` is the one that the header names for all columns, as yfinance does.
+    """
 
     dialect: Dialect
     names: list[str]
     rows: list[list[str]]
     notes: list[str]
+    symbol: str | None = None
 
 
 def layout_of(sample: Sample, options: LoadOptions) -> Layout:
@@ -73,6 +77,8 @@ def _layout(sample: Sample, options: LoadOptions) -> Layout:
     names = [name.strip() for name in header] if header else [str(n + 1) for n in range(_width(rows))]
     if skip > bool(header):
         notes.append(f"{skip - bool(header)} lines before the header are not taken")
+    more, symbol = _more_header(rows)
+    skip, rows = skip + more, rows[more:]
     tail = _lines(decoded(sample.tail, encoding), returns, True)[1:] if encoding != "utf-16" else []
     rows += [row for row in csv.reader(tail, delimiter=delimiter, skipinitialspace=True) if row]
     dialect = Dialect(
@@ -84,7 +90,18 @@ def _layout(sample: Sample, options: LoadOptions) -> Layout:
         skip=_lines_before(lines, parsed, delimiter, skip),
         returns=returns,
     )
-    return Layout(dialect, names, [row for row in rows if len(row) == len(names)], notes)
+    return Layout(dialect, names, [row for row in rows if len(row) == len(names)], notes, symbol)
+
+
+def _more_header(rows: Sequence[Sequence[str]]) -> tuple[int, str | None]:
+    """How many of the first rows are of the header too, and the symbol in them.
+
+    pandas writes columns of two levels in three lines: `Price,Close,...`, `Ticker,AAPL,AAPL,...`, `Date,,...`.
+    """
+    if len(rows) < 2 or rows[0][0] != "Ticker" or rows[1][0] not in ("Date", "Datetime") or any(rows[1][1:]):
+        return 0, None
+    symbols = set(rows[0][1:])
+    return 2, symbols.pop() if len(symbols) == 1 else None
 
 
 def encoding_of(data: bytes, said: str | None) -> tuple[str, list[str]]:

@@ -107,3 +107,17 @@ def test_a_file_of_several_columns_for_a_field_is_read_from_the_first_that_holds
         (tmp_path / f"{name}_Daily.csv").write_text(head + rows)
     files = bulk.plan([tmp_path], bulk.LoadOptions())
     assert [(file.symbol, file.columns["volume"]) for file in files] == [("EURUSD", "<TICKVOL>"), ("SAP", "<VOL>")]
+
+
+def test_the_symbol_of_the_header_goes_after_what_is_said(tmp_path: Path) -> None:
+    rows = "".join(f"2024-01-0{day},1,2,.5,1.5,9\n" for day in (2, 3, 4))
+    header = "Price,Close,High,Low,Open,Volume\nTicker,{},MSFT,MSFT,MSFT,MSFT\nDate,,,,,\n"
+    (tmp_path / "KO.csv").write_text(header.format("MSFT") + rows)
+    (tmp_path / "PEP.csv").write_text(header.format("AAPL") + rows)
+    found = bulk.plan([tmp_path], bulk.LoadOptions())
+    assert [(file.symbol, file.symbol_from) for file in found] == [
+        ("MSFT", "the second line of the header"),
+        ("PEP", "the file's name"),
+    ]
+    (said,) = bulk.plan([tmp_path / "KO.csv"], bulk.LoadOptions(symbol="X"))
+    assert said.symbol == "X"
