@@ -203,12 +203,14 @@ class Format(StrEnum):
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """How a text file is laid out.
 
+    `thousands` is what groups of three digits of its numbers are separated by, if they are.
     `width` is its number of columns, `skip` the lines before the first row; with `returns`, lines end with CR alone;
     with `exact`, text in quotes is never a missing value.
     """
 
     delimiter: str = ","
     decimal: str = "."
+    thousands: str | None = None
     encoding: str = "utf-8"
     header: bool = True
     width: int

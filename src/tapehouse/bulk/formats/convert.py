@@ -69,10 +69,17 @@ def _halved(texts: pa.Array, wanted: pa.DataType) -> pa.Array:
     return pa.concat_arrays([_halved(texts[:half], wanted), _halved(texts[half:], wanted)])
 
 
-def floats_of(texts: pa.Array, decimal: str = ".") -> pa.Array:
-    """Texts as float64, null where they are no numbers; a dollar sign before one says nothing."""
+def floats_of(texts: pa.Array, decimal: str = ".", thousands: str | None = None) -> pa.Array:
+    """Texts as float64, null where they are no numbers; a dollar sign before one says nothing.
+
+    `thousands` may separate all groups of three digits before the decimals.
+    """
     if pc.any(pc.match_substring(texts, "$")).as_py():
         texts = pc.replace_substring_regex(texts, r"^([+-]?)\$", r"\1")
+    if thousands is not None:
+        grouped = rf"^[+-]?\d{{1,3}}(\{thousands}\d{{3}})+(\{decimal}\d*)?$"
+        plain = pc.replace_substring(texts, thousands, "")
+        texts = pc.if_else(pc.match_substring_regex(texts, grouped), plain, texts)
     if decimal != ".":
         texts = pc.replace_substring(texts, ".", "x")
         texts = pc.replace_substring(texts, decimal, ".")

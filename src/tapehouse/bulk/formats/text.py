@@ -286,7 +286,8 @@ class TextParser:
             values = cast_or_null(texts, pa.int64())
             reject_lost(texts, values, verdict, f"{field} is not a whole number of 1e-{self._file.decimals}")
         elif field in self._numbers:
-            values = floats_of(texts, self._dialect.decimal)
+            values = floats_of(texts, self._dialect.decimal, self._dialect.thousands)
+            _reject_commas(texts, values, field, verdict)
             reject_lost(texts, values, verdict, f"{field} is not a number")
         else:
             values = cast_or_null(texts, self.type_of(field))
@@ -354,6 +355,15 @@ def reject_lost(before: pa.Array, after: pa.Array, verdict: Verdict, reason: str
     """Reject the rows that had a value and, converted, have none."""
     if after.null_count > before.null_count:
         verdict.reject(pc.and_(pc.is_valid(before), pc.is_null(after)).to_numpy(zero_copy_only=False), reason)
+
+
+def _reject_commas(texts: pa.Array, values: pa.Array, field: str, verdict: Verdict) -> None:
+    """Reject what could be a number with groups of three digits, or with three decimals."""
+    if values.null_count > texts.null_count:
+        either = pc.match_substring_regex(texts, r"^[+-]?\d{1,3}([.,]\d{3})+([.,]\d*)?$")
+        lost = pc.and_(pc.is_null(values), either).fill_null(False)
+        reason = f"{field} may have groups of thousands or three decimals, and the file does not show which"
+        verdict.reject(lost.to_numpy(zero_copy_only=False), reason)
 
 
 def reject_no_times(texts: pa.Array, values: pa.Array, field: str, times: Times, verdict: Verdict) -> None:

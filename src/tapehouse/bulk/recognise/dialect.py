@@ -23,6 +23,10 @@ LINE_CHARACTERS = csv.field_size_limit()
 _MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?$")
 _CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d([.,]\d+)?)?$")
+_GROUPED = {
+    ",": re.compile(r"[+-]?\$?\d{1,3}(,\d{3})+(\.\d*)?$"),
+    ".": re.compile(r"[+-]?\$?\d{1,3}(\.\d{3})+(,\d*)?$"),
+}
 _TIME = re.compile(r"(\d{8}|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4})([ T].*)?$|\d{10}(\d{3}){0,3}(\.\d+)?$")
 
 
@@ -81,9 +85,11 @@ def _layout(sample: Sample, options: LoadOptions) -> Layout:
     skip, rows = skip + more, rows[more:]
     tail = _lines(decoded(sample.tail, encoding), returns, True)[1:] if encoding != "utf-16" else []
     rows += [row for row in csv.reader(tail, delimiter=delimiter, skipinitialspace=True) if row]
+    decimal = options.decimal or _decimal(rows, delimiter)
     dialect = Dialect(
         delimiter=delimiter,
-        decimal=options.decimal or _decimal(rows, delimiter),
+        decimal=decimal,
+        thousands=_thousands(rows, decimal),
         encoding=encoding,
         header=bool(header),
         width=len(names),
@@ -196,10 +202,25 @@ def _decimal(rows: Sequence[Sequence[str]], delimiter: str) -> str:
     Between commas such cells are in quotes, and `1,234` may be a thousand: there some have to show that it is not.
     """
     cells = [cell.strip() for row in rows[:200] for cell in row if _NUMBER.match(cell.strip())]
+    if any("," in cell and _GROUPED["."].match(cell.strip()) for row in rows[:200] for cell in row):
+        return ","
     commas = [cell for cell in cells if "," in cell]
     if delimiter == "," and all(len(cell.rpartition(",")[2]) == 3 for cell in commas):
         return "."
     return "," if len(commas) > sum("." in cell for cell in cells) else "."
+
+
+def _thousands(rows: Sequence[Sequence[str]], decimal: str) -> str | None:
+    """What separates groups of three digits, when all numbers of the sample that have it do so.
+
+    `1,234` alone may be a number with three decimals: some have to have a group and decimals, or two groups.
+    """
+    sign = "," if decimal == "." else "."
+    cells = [cell.strip() for row in rows[:200] for cell in row if sign in cell and _GROUPED[sign].match(cell.strip())]
+    digits = re.compile(rf"[+-]?\$?[\d{re.escape(sign + decimal)}]+")
+    others = [cell for row in rows[:200] for cell in row if sign in cell and digits.fullmatch(cell.strip())]
+    sure = any(decimal in cell or cell.count(sign) > 1 for cell in cells)
+    return sign if sure and len(cells) == len(others) else None
 
 
 def names_without_header(rows: Sequence[Sequence[str]], width: int) -> list[str] | None:

@@ -69,3 +69,28 @@ def test_why_a_time_is_none(good: str, bad: str, reason: str, form: str | None, 
     path, store = write(tmp_path, rows, ending), MemoryStore()
     report = bulk.load([path], store, bulk.LoadOptions(time_format=form), quarantine_dir=tmp_path / "q")
     assert {each.reason: each.rows for each in report.files[0].rejections} == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "prices"),
+    [
+        (",", ['"1,234.50"', "999.5", '"12,345"', '"1,234,567.25"']),
+        (";", ["1,234.50", "999.5", "12,345", "1,234,567.25"]),
+        (";", ["1.234,50", "999,5", "12.345", "1.234.567,25"]),
+    ],
+)
+def test_groups_of_three_digits(delimiter: str, prices: list[str], tmp_path: Path) -> None:
+    lines = [delimiter.join(["A", f"2024-01-02T14:30:0{n}Z", price, "1"]) for n, price in enumerate(prices)]
+    path, store = tmp_path / "trades.csv", MemoryStore()
+    path.write_text("\n".join([delimiter.join(NAMES[:4]), *lines]) + "\n")
+    bulk.load([path], store, bulk.LoadOptions(), quarantine_dir=tmp_path / "q")
+    table = store.read(Selection(kind=Kind.TRADES, columns=("timestamp", "price"))).table().sort_by("timestamp")
+    assert table["price"].to_pylist() == [1234.5, 999.5, 12345, 1234567.25]
+
+
+def test_one_group_may_be_decimals_and_is_not_guessed(tmp_path: Path) -> None:
+    lines = [f'A,2024-01-02T14:30:0{n}Z,"1,23{n}",1' for n in range(5)]
+    (tmp_path / "trades.csv").write_text("\n".join([",".join(NAMES[:4]), *lines]) + "\n")
+    (file,) = bulk.plan([tmp_path / "trades.csv"], bulk.LoadOptions())
+    assert file.problem is not None
+    assert "price may have groups of thousands or three decimals" in file.problem.message
