@@ -26,6 +26,9 @@ from tapehouse.model import Interval, Kind
 from tapehouse.store.base import Capability, KeepsDocuments
 
 LOADS, FILES = "loads", "loads.files"
+ANNOUNCED = "loads.announced"
+"""Has a document of each file, by its identity, of a load that is about to begin."""
+_ANNOUNCED_FILES = 100
 _EDGE_BYTES = 1 << 16
 
 State = Literal["running", "stopped", "finished"]
@@ -108,8 +111,22 @@ def loads(store: KeepsDocuments) -> list[LoadProgress]:
     return sorted((msgspec.json.decode(each, type=LoadProgress) for each in kept), key=lambda each: each.started)
 
 
-def earlier(store: Any, resume: str, files: Sequence[str]) -> LoadProgress:
-    """The load to resume; `NotFound` when there is none, `NotSupported` when the store keeps no documents."""
+def announce(store: Any, files: Iterable[RecognisedFile]) -> None:
+    """A load of the files is about to begin: one that is killed before it does is known to have been asked for.
+
+    The first of very many stand for all.
+    """
+    documents = documents_of(store)
+    able = [file for file in files if file.problem is None][:_ANNOUNCED_FILES]
+    if documents is not None and able:
+        documents.put_documents(ANNOUNCED, {identity(file): b"{}" for file in able})
+
+
+def earlier(store: Any, resume: str, files: Sequence[str]) -> LoadProgress | None:
+    """The load to resume, None when the newest of the files was announced and never began.
+
+    `NotFound` when there is none, `NotSupported` when the store keeps no documents.
+    """
     documents = documents_of(store)
     if documents is None:
         raise NotSupported("this store does not keep how far loads came; load again, and what is there stays unchanged")
@@ -125,6 +142,8 @@ def earlier(store: Any, resume: str, files: Sequence[str]) -> LoadProgress:
     for each in reversed(loads(documents)):
         if each.state != "finished" and not wanted.isdisjoint(each.files):
             return each
+    if documents.documents(ANNOUNCED, list(files)):
+        return None
     raise NotFound("no load of these files stopped before its end; load them without resuming")
 
 
@@ -162,6 +181,7 @@ class Journal:
                     f"load {self.load.batch} did not come to its end: resume it, or name another batch"
                 )
         self._say("running")
+        self._store.put_documents(ANNOUNCED, dict.fromkeys(self._files.values()))
 
     def resume(self, before: LoadProgress, files: Sequence[FileLoad]) -> None:
         """Go on with an earlier load: files that it settled, wholly or in part, know so afterwards."""

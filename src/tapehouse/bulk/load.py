@@ -22,6 +22,8 @@ from tapehouse.bulk.run.loading import Inspect, Loading
 from tapehouse.errors import InvalidData, TapehouseError
 from tapehouse.model import Instrument
 
+_FROM_THE_START = "the load to resume ended before it wrote anything: this one begins from the start"
+
 
 def load(
     paths: Sequence[str | Path],
@@ -60,6 +62,8 @@ def load(
         loading.progress, loading.inspect = progress, inspect
         if before is None:
             loading.journal.begin()
+            if options.resume is not None:
+                loading.files[0].report.notes.append(_FROM_THE_START)
         else:
             loading.resume(before)
         with _on_interrupt(asked_to_stop.set):

@@ -367,3 +367,18 @@ def test_what_inspects_sees_every_good_row(tmp_path: Path) -> None:
 
     bulk.load([path], MemoryStore(), options(), quarantine_dir=tmp_path / "q", inspect=inspect)
     assert sum(table.num_rows for table in seen) == 900
+
+
+def test_a_load_that_was_announced_and_killed_before_it_began_begins_from_the_start(tmp_path: Path) -> None:
+    (tmp_path / "days.csv").write_text("symbol,date,open,high,low,close,volume\nA,2024-01-02,1,2,0.5,1.5,10\n")
+    store, options = MemoryStore(), bulk.LoadOptions(interval="1d")
+    files = bulk.plan([tmp_path / "days.csv"], options)
+    again = bulk.LoadOptions(interval="1d", resume="*")
+    with pytest.raises(NotFound, match="no load of these files stopped"):
+        bulk.load([], store, again, files=files, quarantine_dir=tmp_path / "q")
+    journal.announce(store, files)
+    report = bulk.load([], store, again, files=files, quarantine_dir=tmp_path / "q")
+    assert report.totals.inserted == 1
+    assert report.files[0].notes[-1].endswith("begins from the start")
+    with pytest.raises(NotFound, match="no load of these files stopped"):
+        bulk.load([], store, again, files=files, quarantine_dir=tmp_path / "q")

@@ -194,6 +194,7 @@ def _load(
 ) -> LoadReport:
     """What became of the load; the problems that the plan names are added to `said`."""
     from tapehouse import bulk
+    from tapehouse.bulk import journal
     from tapehouse.codec import read_instruments
 
     if quarantine is not None and client.store is None:
@@ -203,6 +204,8 @@ def _load(
     files = bulk.plan(paths, options)
     said |= say_plan(files, known)
     words = {name: getattr(options, name) for name in options.__struct_fields__}
+    if client.store is not None and options.resume is None:
+        journal.announce(client.store, files)
     if client.store is not None and options.workers is bulk.Workers.AUTO:
         words["workers"] = bulk.Workers.THREADS  # nobody waits for this process: docs/design/loads.md
     with _served(client, options.formats), progress() as shown:
