@@ -5,18 +5,21 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from tapehouse.bulk.base import LoadOptions, LoadReport, OnProgress, RecognisedFile
+from tapehouse.bulk.certificate import certificate_of
 from tapehouse.bulk.checks import assess, inspector, record
-from tapehouse.bulk.checks.base import Assessment, Checks, Finding, Inspector, Quality, Severity, Validate
+from tapehouse.bulk.checks.base import Assessment, Checks, Inspector, Quality, Severity, Validate
 from tapehouse.bulk.load import load
 from tapehouse.bulk.plan import plan, survey
 from tapehouse.errors import NotSupported
+from tapehouse.model import Instrument, Interval, Kind
 from tapehouse.store.base import Capability
 
 MAX_FINDINGS = 50
@@ -58,8 +61,10 @@ def load_checked(
         stop=stop,
         inspect=None if looking is None else looking.inspect,
     )
-    if looking is not None:
-        _keep(store, looking, report)
+    # What an interrupted load stored is graded when it has gone on to its end.
+    if looking is not None and not report.interrupted:
+        resumed = any(each.earlier is not None for each in report.files)
+        _keep(store, looking, report, partial(_anew, store, instruments, chosen, report) if resumed else None)
     return report
 
 
@@ -77,13 +82,30 @@ def _expected_rows(files: Sequence[RecognisedFile], options: LoadOptions, sample
     return told + round(rows * size / max(1, sum(file.size for file in few)))
 
 
-def _keep(store: Any, looking: Inspector, report: LoadReport) -> None:
+def _anew(store: Any, instruments: Sequence[Instrument], checks: Checks, report: LoadReport) -> Iterator[Quality]:
+    """All series of a load that was resumed, looked at as they are stored: what runs that were killed had seen is gone.
+
+    Which they are, its certificate says; without one, only what the last run saw is known.
+    """
+    series: dict[tuple[Kind, Interval | None], list[str]] = {}
+    for each in certificate_of(store, report.batch).series if report.certificate is not None else ():
+        series.setdefault((each.kind, each.interval), []).append(each.symbol)
+    for (kind, interval), symbols in series.items():
+        yield from assess(store, instruments, checks, kind=kind, symbols=symbols, interval=interval)
+
+
+def _keep(
+    store: Any, looking: Inspector, report: LoadReport, anew: Callable[[], Iterable[Quality]] | None = None
+) -> None:
     for each in report.files:
         if each.counts.quarantined and each.file.kind is not None:
             looking.quarantined(each.file.kind, each.file.interval, each.counts.quarantined, each.file.symbol)
     looks = looking.finish(batch=report.batch, commit=report.head)
-    report.grades = grades(record(store, looks))
-    found: list[Finding] = [finding for look in looks for finding in look.findings]
+    kept = record(store, looks)
+    if anew is not None:
+        kept = list(anew()) or kept
+    report.grades = grades(kept)
+    found = [finding for look in (looks if anew is None else kept) for finding in look.findings]
     worst = list(Severity)
     found.sort(key=lambda finding: (-worst.index(finding.severity), -finding.rows))
     report.findings = found[:MAX_FINDINGS]

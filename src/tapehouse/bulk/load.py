@@ -48,7 +48,8 @@ def load(
 
     Ctrl-C (in the main thread) or `stop`, once it is set, lets the current write finish; the report says that the load
     was interrupted. What was committed stays. `options.resume` goes on where a load stopped or was killed; without it,
-    a second load of the same files finds what is there unchanged. `inspect` is shown every table of good rows.
+    a second load of the same files finds what is there unchanged. `inspect` is shown every table of good rows
+    once it is stored.
     """
     options = options or LoadOptions()
     files = plan(paths, options) if files is None else files

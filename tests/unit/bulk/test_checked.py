@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
-from tapehouse.bulk.base import LoadOptions
+from tapehouse.bulk.base import NEWEST, LoadOptions
 from tapehouse.bulk.checked import load_checked
 from tapehouse.bulk.checks import kept
 from tapehouse.bulk.checks.base import Checks
+from tapehouse.errors import StoreFull
 from tapehouse.model import Interval, Kind
 from tapehouse.store.memory import MemoryStore
 
@@ -41,6 +45,53 @@ def test_a_sample_of_a_long_text_file_covers_its_end(tmp_path: Path, name: str) 
     assert SAMPLE_ROWS / 4 <= quality.tally.inspected <= SAMPLE_ROWS
     (spike,) = [each for each in quality.findings if each.rule == "spike"]
     assert spike.count > 1
+
+
+def test_what_was_read_and_not_stored_has_no_grade(tmp_path: Path) -> None:
+    (tmp_path / "trades.csv").write_bytes(spiked_late())
+    store, stop = MemoryStore(), threading.Event()
+    report = load_checked(
+        [tmp_path / "trades.csv"],
+        store,
+        LoadOptions(kind=Kind.TRADES, block_bytes=1 << 16),
+        quarantine_dir=tmp_path / "quarantine",
+        progress=lambda _: stop.set(),
+        stop=stop,
+    )
+    assert report.interrupted
+    assert (report.totals.unwritten > 0, report.totals.commits) == (True, 0)
+    assert list(kept(store)) == []
+
+
+def test_a_load_that_was_resumed_has_grades_of_all_that_it_stored(tmp_path: Path) -> None:
+    """The first run dies without a word of what it had seen, among it the spikes of its symbols."""
+    for name in "AB":
+        (tmp_path / f"{name}.csv").write_bytes(spiked_late().replace(b"A,", name.encode() + b",") + b"bad row\n")
+    store, options = FailsLater(2), LoadOptions(kind=Kind.TRADES, block_bytes=1 << 16, batch_rows=20_000, retries=0)
+    files = [tmp_path / "A.csv", tmp_path / "B.csv"]
+    with pytest.raises(StoreFull):
+        load_checked(files, store, options, quarantine_dir=tmp_path / "quarantine")
+    assert list(kept(store)) == []
+    report = load_checked(files, store, structs.replace(options, resume=NEWEST), quarantine_dir=tmp_path / "quarantine")
+    assert report.totals.read == 2 * ROWS + 2
+    assert [(each.symbol, each.tally.rows) for each in kept(store)] == [("A", ROWS), ("B", ROWS)]
+    assert sum(each.tally.quarantined for each in kept(store)) == 2
+    assert all("spike" in {found.rule for found in each.findings} for each in kept(store))
+    assert sum(report.grades.values()) == 2
+
+
+class FailsLater(MemoryStore):
+    """Has room for so many writes; then once for none, and after that for all."""
+
+    def __init__(self, writes: int) -> None:
+        super().__init__()
+        self._writes = writes
+
+    def write(self, *arguments: Any, **options: Any) -> Any:
+        self._writes -= 1
+        if self._writes == -1:
+            raise StoreFull("no space left")
+        return super().write(*arguments, **options)
 
 
 def test_a_short_file_is_inspected_whole(tmp_path: Path) -> None:

@@ -141,8 +141,6 @@ class Loading:
         if problem := file.too_many_bad(self.options):
             self._abandon(file, problem)
             return
-        if self.inspect is not None and done.parsed.table.num_rows:
-            self.inspect(file.kind, file.file.interval, done.parsed.table)
         self._gather(piece)
 
     def _abandon(self, file: FileLoad, problem: Problem) -> None:
@@ -170,6 +168,8 @@ class Loading:
         files = {piece.file.number: piece.file for piece in gathered.pieces}
         for piece in gathered.pieces:
             piece.file.settle(piece, stored=stored and self._certifies)
+            if stored and self.inspect is not None and piece.table is not None:
+                self.inspect(piece.file.kind, piece.file.file.interval, piece.table)
         if rows or any(file.ended for file in files.values()):
             self.journal.settled(files.values(), commit)
         now = time.perf_counter()
