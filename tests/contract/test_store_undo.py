@@ -131,7 +131,7 @@ class TestUndo:
         write(store, bar("A", T0, 1), bar("B", T0, 1), bar("C", T0 + M, 1))
         delete(store, "A", batch="b")
         assert counts(delete(store, "A", "B", "C", "nobody", end=T0 + M)) == {"deleted": 1}
-        assert figures(store.undo("b")) == (0, 0, 1)
+        assert figures(store.undo("b")) == (0, 0, 0)
         assert closes(store) == [("C", 1, 1)]
 
     def test_a_name_that_is_not_there(self, store: Any) -> None:

@@ -274,7 +274,8 @@ class Writes:
         deletes = dict(engine.snapshot.deletes)
         for symbol in stored:
             deletes[dataset, symbol] = (*deletes.get((dataset, symbol), ()), Delete(commit.number, start, end))
-            engine.hot.hide(dataset, times[symbol])
+        for found in hidden.values():
+            engine.hot.hide(dataset, found)
         engine.snapshot = Snapshot(commit.number, commit.recorded, engine.snapshot.shelves, deletes)
         for symbol, found in hidden.items():
             self.discount(dataset, symbol, len(found))
