@@ -192,6 +192,7 @@ DEFAULT_COLUMNS: dict[Kind, tuple[str, ...]] = {
 """What a read returns when no columns are named."""
 
 
+@lru_cache(maxsize=256)
 def read_schema(kind: Kind, columns: tuple[str, ...] | None) -> pa.Schema:
     """The schema of a read of those columns, in that order; `UnknownColumn` names one that is not there."""
     known = {field.name: field for field in SCHEMAS[kind]} | {n: pa.field(n, t) for n, t in PROVENANCE.items()}

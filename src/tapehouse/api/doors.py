@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tapehouse.api import problems
+from tapehouse.api.workers import PRESENCE, Presence
 from tapehouse.settings import Settings
 
 KEEP_ALIVE_S = 75
@@ -86,6 +87,7 @@ class Guarded(HttpToolsProtocol):
         self._reported = False
         self._in_head = False
         self._head_timer: TimerHandle | None = None
+        self._presence = Presence()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -98,6 +100,7 @@ class Guarded(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_timer()
         super().connection_lost(exc)
+        self._presence.leave()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -114,6 +117,7 @@ class Guarded(HttpToolsProtocol):
         self._reported = self._in_head = True
         self._head_bytes = 0
         super().on_message_begin()
+        self.scope[PRESENCE] = self._presence  # type: ignore[literal-required]
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))

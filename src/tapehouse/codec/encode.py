@@ -19,6 +19,8 @@ from tapehouse.times import format_time, format_times
 PIECE_ROWS = 16_384
 """Rows that are encoded at once; an answer is cut into pieces of that many."""
 
+_BUFFER_BYTES = 65_536
+
 _BATCH_ROWS = 65_536
 """Of a batch of an Arrow file: what reads one in parallel does so by batches."""
 
@@ -94,12 +96,15 @@ def encode_stream(schema: pa.Schema, batches: Batches, compression: str | None =
     """The Arrow IPC stream, its buffers compressed or not."""
     sink = Sink()
     options = pa.ipc.IpcWriteOptions(compression=compression)
-    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema, options=options) as writer:
+    # A batch is some twenty writes, each of which would have to wait for the interpreter.
+    with pa.BufferedOutputStream(pa.PythonFile(sink, mode="w"), _BUFFER_BYTES) as buffer:
+        with pa.ipc.new_stream(buffer, schema, options=options) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+                buffer.flush()
+                yield sink.taken()
+        buffer.flush()
         yield sink.taken()
-        for batch in batches:
-            writer.write_batch(batch)
-            yield sink.taken()
-    yield sink.taken()
 
 
 def encode_file(table: pa.Table, compression: str | None = None) -> Generator[bytes]:

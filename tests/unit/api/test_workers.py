@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import Counter
@@ -10,8 +11,9 @@ from functools import partial
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import ClientDisconnect
 
-from tapehouse.api.workers import Lane, Turns
+from tapehouse.api.workers import Lane, Presence, Turns
 from tapehouse.errors import Overloaded, Unavailable
 
 PATIENCE_S = 20.0
@@ -175,3 +177,34 @@ def test_who_would_have_to_wait_too_long_is_turned_away() -> None:
     finally:
         go_on.set()
         lane.close()
+
+
+def test_what_a_client_that_is_gone_waits_for_is_cancelled() -> None:
+    async def scenario() -> None:
+        loop, presence = asyncio.get_running_loop(), Presence()
+        first, second = loop.create_future(), loop.create_future()
+        waits = asyncio.create_task(presence.during(first))
+        await asyncio.sleep(0)
+        presence.leave()
+        with pytest.raises(ClientDisconnect):
+            await waits
+        assert first.cancelled()
+        with pytest.raises(ClientDisconnect):
+            await presence.during(second)
+        assert second.cancelled()
+
+    asyncio.run(scenario())
+
+
+def test_a_task_that_is_cancelled_says_so_and_not_that_its_client_is_gone() -> None:
+    async def scenario() -> None:
+        presence = Presence()
+        wanted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        waits = asyncio.create_task(presence.during(wanted))
+        await asyncio.sleep(0)
+        waits.cancel()
+        presence.leave()
+        with pytest.raises(asyncio.CancelledError):
+            await waits
+
+    asyncio.run(scenario())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import zlib
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -74,8 +75,8 @@ class ArchiveFile:
 
     def groups_of(self, symbol: int, start: int, end: int) -> list[int]:
         """Indices into the arrays of that symbol's groups that touch `[start, end)`."""
-        low = int(np.searchsorted(self.symbols, symbol, "left"))
-        high = int(np.searchsorted(self.symbols, symbol, "right"))
+        low = bisect_left(self.symbols, symbol)  # NumPy's own search would let go of the interpreter's lock each time
+        high = bisect_right(self.symbols, symbol, low)
         return [i for i in range(low, high) if self.first[i] < end and self.last[i] >= start]
 
     @property

@@ -7,7 +7,7 @@ whole and never changed, so a reader that has one needs no lock.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,6 +74,8 @@ class Shelf:
     files: Mapping[int, tuple[ArchiveFile, ...]] = field(default_factory=dict)
     floors: Mapping[int, int] = field(default_factory=dict)
     spans: tuple[int, ...] = ()
+    _owners: dict[int, _Owners] = field(default_factory=dict)
+    """Of the spans that were asked for: made when they are, by whoever asks first."""
 
     def between(self, first: int, last: int) -> tuple[int, ...]:
         """Spans with files, from `first` to `last`."""
@@ -82,12 +84,38 @@ class Shelf:
     def replaced(self, span: int, files: Iterable[ArchiveFile], floor: int) -> Shelf:
         """The same with other files in one span."""
         changed = {**self.files, span: tuple(files)}
-        return Shelf(changed, {**self.floors, span: floor}, tuple(sorted(changed)))
+        owners = {other: held for other, held in list(self._owners.items()) if other != span}
+        return Shelf(changed, {**self.floors, span: floor}, tuple(sorted(changed)), owners)
+
+    def groups_of(self, span: int, symbol: int, start: int, end: int) -> list[tuple[ArchiveFile, list[int]]]:
+        """The files of a span that have rows of the symbol in `[start, end)`, and which of their groups do."""
+        owners = self._owners.get(span)
+        if owners is None:
+            owners = self._owners[span] = _Owners(self.files.get(span, ()))
+        return [(file, groups) for file in owners.of(symbol) if (groups := file.groups_of(symbol, start, end))]
 
     def floors_of(self, spans: np.ndarray) -> np.ndarray:
         """The floor of each span, 0 where nothing was archived."""
         known, index = np.unique(spans, return_inverse=True)
         return np.array([self.floors.get(int(span), 0) for span in known], "i8")[index]
+
+
+class _Owners:
+    """Which of a span's files hold a symbol: with thousands of symbols there are hundreds of files."""
+
+    __slots__ = ("_files", "_places", "_symbols")
+
+    def __init__(self, files: Sequence[ArchiveFile]) -> None:
+        held = [np.unique(file.symbols) for file in files]
+        symbols = np.concatenate([np.empty(0, "i4"), *held])
+        places = np.repeat(np.arange(len(files), dtype="i4"), [len(each) for each in held])
+        order = np.argsort(symbols, kind="stable")
+        self._files, self._symbols, self._places = tuple(files), symbols[order], places[order]
+
+    def of(self, symbol: int) -> list[ArchiveFile]:
+        """In the order of the files."""
+        low = bisect_left(self._symbols, symbol)
+        return [self._files[place] for place in self._places[low : bisect_right(self._symbols, symbol, low)].tolist()]
 
 
 EMPTY_SHELF = Shelf()

@@ -157,19 +157,18 @@ class Compactor:
             for (held, symbol), deletes in snapshot.deletes.items()
             if held == dataset and any(d.version > floor and d.start < end and d.end > start for d in deletes)
         }
-        beside = not deleted and self._may_stand_beside(snapshot, dataset, span, files, touched)
+        beside = not deleted and self._may_stand_beside(snapshot, dataset, span, touched)
         replaced = [] if beside else _sharing(files, touched | deleted)
         symbols = touched | {symbol for file in replaced for symbol in file.symbols.tolist()}
         writer = _SpanWriter(self._engine, dataset, span)
         moved = self._split(snapshot, dataset, span, symbols, writer, archived=not beside)
         return writer.finish(), replaced, moved
 
-    def _may_stand_beside(
-        self, snapshot: Snapshot, dataset: Dataset, span: int, files: Sequence[ArchiveFile], touched: Iterable[int]
-    ) -> bool:
+    def _may_stand_beside(self, snapshot: Snapshot, dataset: Dataset, span: int, touched: Iterable[int]) -> bool:
         start, end = dataset.bounds(span)
+        shelf = snapshot.shelf(dataset)
         for symbol in touched:
-            held = [(f, i) for f in files for i in f.groups_of(symbol, start, end)]
+            held = [(f, i) for f, groups in shelf.groups_of(span, symbol, start, end) for i in groups]
             hot_symbol = self._engine.hot.symbols[dataset][symbol]
             if hot_symbol.mixed or len({f.id for f, _ in held}) >= FILES_BESIDE:
                 return False

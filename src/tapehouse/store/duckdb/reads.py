@@ -212,8 +212,8 @@ class Reads:
         deleted = any(d.version > floor for d in scope.snapshot.deletes_of(scope.dataset, symbol))
         if deleted or scope.as_of < floor:
             return None
-        held = [(f, f.groups_of(symbol, scope.start, scope.end)) for f in shelf.files[spans[0]] if not f.history]
-        found = [(file, groups) for file, groups in held if groups]
+        held = shelf.groups_of(spans[0], symbol, scope.start, scope.end)
+        found = [(file, groups) for file, groups in held if not file.history]
         return found[0] if len(found) == 1 else None
 
     def _tasks_one_by_one(self, scope: Scope, symbols: list[str], first_place: int = 0) -> Iterator[_Run | _Piece]:
@@ -341,11 +341,11 @@ class Reads:
         """The archived rows of one symbol in one span: the current ones by time, then the others."""
         wanted = [c for c in dict.fromkeys(("timestamp", *columns)) if c not in ("symbol", "lost")]
         found = []
-        for file in scope.snapshot.shelf(scope.dataset).files.get(span, ()):
+        for file, groups in scope.snapshot.shelf(scope.dataset).groups_of(span, symbol, scope.start, scope.end):
             if file.history and not history:
                 continue
             names = [*wanted, "lost"] if file.history else wanted
-            for i in file.groups_of(symbol, scope.start, scope.end):
+            for i in groups:
                 rows = self._engine.reader.read(file, [i], names, (scope.start, scope.end))
                 found.append((file.history, int(file.first[i]), rows))
         return [rows for _, _, rows in sorted(found, key=lambda entry: entry[:2])]
@@ -428,7 +428,7 @@ def _result(task: Future[Found] | _Piece | _Run) -> Found:
 
 def _archived_spans(dataset: Dataset, shelf: Shelf, symbol: int, start: int, end: int) -> Iterator[int]:
     for span in shelf.between(dataset.span_at(start), dataset.span_at(end - 1)):
-        if any(file.groups_of(symbol, start, end) for file in shelf.files[span]):
+        if shelf.groups_of(span, symbol, start, end):
             yield span
 
 
@@ -464,7 +464,8 @@ def encode(schema: pa.Schema, found: Found, dictionaries: dict[str, pa.Array]) -
     rows, columns = found.rows, []
     for wanted in schema:
         if wanted.name == "symbol":
-            indices = pa.array(np.broadcast_to(np.asarray(found.place, "i4"), rows.num_rows))
+            places = found.place
+            indices = pa.array(np.full(rows.num_rows, places, "i4") if isinstance(places, int) else places)
             columns.append(pa.DictionaryArray.from_arrays(indices, dictionaries["symbol"]))
         elif wanted.name == "timestamp":
             columns.append(one_chunk(rows["timestamp"]).view(TIMESTAMP))

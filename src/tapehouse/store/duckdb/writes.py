@@ -370,7 +370,7 @@ def _counts(symbols: np.ndarray) -> Counter[int]:
 
 def _archived(dataset: Dataset, shelf: Shelf, symbol: int, first: int, last: int) -> bool:
     spans = shelf.between(dataset.span_at(first), dataset.span_at(last))
-    return any(file.groups_of(symbol, first, last + 1) for span in spans for file in shelf.files[span])
+    return any(shelf.groups_of(span, symbol, first, last + 1) for span in spans)
 
 
 def _may_repeat(incoming: Incoming) -> bool:
