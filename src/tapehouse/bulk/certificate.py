@@ -8,7 +8,9 @@ commit tells later which rows these were.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -196,11 +198,21 @@ class _Search:
 
 def written_sums(store: Any, batch: str, series: Series, first: int, last: int) -> Sums:
     """The sums of what commits of the batch, after `first` and up to `last`, stored: read back from the store."""
-    sums: Sums = {}
-    for part in store.written(batch, *series):
+
+    def summed(part: pa.RecordBatch) -> Sums:
         commits = part.column("commit").to_numpy()
         inside = (commits > first) & (commits <= last)
-        add_to(sums, sums_of(series[0], part if inside.all() else part.filter(pa.array(inside))))
+        return sums_of(series[0], part if inside.all() else part.filter(pa.array(inside)))
+
+    sums: Sums = {}
+    with store.written(batch, *series) as parts, ThreadPoolExecutor(1, "tapehouse-hash") as pool:
+        hashed: deque[Future[Sums]] = deque()
+        for part in parts:  # one is hashed while the next is read
+            hashed.append(pool.submit(summed, part))
+            if len(hashed) > 1:
+                add_to(sums, hashed.popleft().result())
+        for each in hashed:
+            add_to(sums, each.result())
     return sums
 
 
