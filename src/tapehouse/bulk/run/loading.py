@@ -33,11 +33,12 @@ from tapehouse.bulk.journal import Journal, LoadProgress
 from tapehouse.bulk.progress import Pace
 from tapehouse.bulk.quarantine import QuarantineFile
 from tapehouse.bulk.run.batches import BatchSize, Gathering, series_of
+from tapehouse.bulk.run.conflicts import explained
 from tapehouse.bulk.run.feed import Fed, Feed
 from tapehouse.bulk.run.workers import Workers as Pool
 from tapehouse.bulk.run.writing import Writing
 from tapehouse.codec.content import Sums, add_to
-from tapehouse.errors import InvalidData, TapehouseError
+from tapehouse.errors import Conflict, InvalidData, TapehouseError
 from tapehouse.model import Instrument, Interval, Kind
 from tapehouse.store.base import Capability, Outcome
 
@@ -45,6 +46,7 @@ Inspect = Callable[[Kind, Interval | None, pa.Table], None]
 
 PROCESSES_PAY_BYTES = 256 << 20
 """Text that is worth the start of a process for each core."""
+_OTHERWISE = " with another on_conflict: replace (the later row counts), keep (the first one), or prefer (sources)"
 
 
 class Loading:
@@ -178,7 +180,10 @@ class Loading:
 
     def _write(self, rows: list[tuple[FileLoad, pa.Table]]) -> tuple[bool, int | None]:
         """Whether the rows are stored (else they were set aside), and the number of the commit that they made."""
-        written = self._writing.write(rows)
+        try:
+            written = self._writing.write(rows)
+        except Conflict as exc:
+            raise explained(exc, self._writer, rows, self.journal.tally.commits) from exc
         if written is None:
             for file, table in rows:
                 file.put_aside(table.num_rows)
@@ -285,5 +290,6 @@ class Loading:
         said += f" (up to commit {self._head}), " if self._head else ", "
         said += f"{totals.unwritten:,} rows that were read are not; "
         said += f"resume {self.batch} to go on" if report.resume else "load again to go on"
+        said += _OTHERWISE if isinstance(exc, Conflict) else ""
         details: dict[str, Any] = {**exc.details, "report": msgspec.to_builtins(report)}
         return type(exc)(said, **details)

@@ -179,8 +179,8 @@ class Writes:
             name = fresh.get(symbol) or self._engine.symbols.names[symbol]
             examples.append({"row": row, "symbol": name, "timestamp": incoming.rows["timestamp"][row].as_py()})
         raise Conflict(
-            f"{len(differing)} rows differ from what is stored, the first is row {examples[0]['row']} "
-            f"({examples[0]['symbol']}); nothing was written (on_conflict=error)",
+            f"{len(differing)} rows differ from what is stored or from one another, the first is row "
+            f"{examples[0]['row']} ({examples[0]['symbol']}); nothing was written (on_conflict=error)",
             conflicts=len(differing),
             examples=examples,
         )

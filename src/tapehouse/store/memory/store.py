@@ -383,13 +383,12 @@ class MemoryStore:
             records = self._series.get(series) or Records(self._undos)
             for identity, candidates in keys.items():
                 keys[identity] = judge_key(records, identity, candidates, on_conflict, prefer, self.head())
-                if on_conflict is OnConflict.ERROR and any(
-                    written.verdict in ("replaced", "rejected") for written in keys[identity]
-                ):
+                differing = [each.place for each in keys[identity] if each.verdict in ("replaced", "rejected")]
+                if on_conflict is OnConflict.ERROR and differing:
+                    example = {"row": differing[0], "symbol": series.symbol, "timestamp": identity[0]}
                     raise Conflict(
                         f"{kind} of {series.symbol} at {identity[0]} ns differ from what is stored or from one another",
-                        symbol=series.symbol,
-                        timestamp=identity[0],
+                        examples=[example],
                     )
         return incoming
 
