@@ -34,6 +34,8 @@ PRESENCE = "tapehouse.presence"
 """Where the scope of a request has the `Presence` of who sent it."""
 
 _LONGEST_RETRY_S = 60.0
+_BRIEF_S = 0.001
+_OUTLIER = 4
 _READY_FOR_S = 1.0
 _READY_WITHIN_S = 5.0
 
@@ -210,7 +212,12 @@ class Lane:
             call.future.set_exception(exc)
         else:
             call.future.set_result(result)
-        self._call_s += (time.monotonic() - started_s - self._call_s) / 16
+        self._note(time.monotonic() - started_s)
+
+    def _note(self, taken_s: float) -> None:
+        """A slow call among many is not what the others will take: it counts no more than a few of them."""
+        usual_s = max(self._call_s, _BRIEF_S)
+        self._call_s += (min(taken_s, _OUTLIER * usual_s) - self._call_s) / 16
 
     def _ended(self, call: _Call, _: Future[Any]) -> None:
         with self._lock:

@@ -179,6 +179,17 @@ def test_who_would_have_to_wait_too_long_is_turned_away() -> None:
         lane.close()
 
 
+def test_one_slow_call_does_not_turn_hundreds_away() -> None:
+    lane, go_on = Lane("test", 1, max_wait_s=15.0), threading.Event()
+    try:
+        lane.submit(partial(time.sleep, 1.0)).result(PATIENCE_S)
+        for _ in range(1_000):
+            lane.submit(go_on.wait, admitted=False)
+    finally:
+        go_on.set()
+        lane.close()
+
+
 def test_what_a_client_that_is_gone_waits_for_is_cancelled() -> None:
     async def scenario() -> None:
         loop, presence = asyncio.get_running_loop(), Presence()
