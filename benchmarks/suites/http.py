@@ -23,7 +23,7 @@ from benchmarks.measure import Figure
 ABOUT = (
     "`tapehouse serve` in a process of its own, and one client on loopback that keeps its connection and decodes the "
     "answer. Every request asks for another symbol and day. Of 1,000 at once, each has a connection of its own, "
-    "which is open before all ask."
+    "which is open before all ask; the server was started anew and has read one day only."
 )
 REQUESTS = 300
 WARM_UP = 20
@@ -53,11 +53,9 @@ def run(bench: Bench) -> list[Figure]:
         json = [_timed(client, question, {}) for question in days][WARM_UP:]
         year = [_timed(client, question, ARROW) for question in bench.all_time(10, 6 * bench.repeats)]
         at_work = _resident(address)
-        cold = bench.one_day(11, SIMULTANEOUS)
-        together = asyncio.run(_at_once(address, [_target(question) for question in cold]))
-        day = client.get(_target(cold[0])).raise_for_status().content
-    with _fastapi(bench.empty("fastapi"), day) as address:
-        plain = asyncio.run(_at_once(address, ["/day"] * SIMULTANEOUS))
+        day = client.get(_target(days[0])).raise_for_status().content
+    turns = [_turn(bench, seed, day) for seed in range(11, 11 + min(3, bench.repeats))]
+    together, plain = sorted(turns, key=lambda turn: turn[0].p99_s)[(len(turns) - 1) // 2]
     with _server(bench.empty("nothing")) as address:
         time.sleep(3)
         at_rest = _resident(address)
@@ -69,10 +67,11 @@ def run(bench: Bench) -> list[Figure]:
         Figure(
             name="1,000 at once, one symbol and day each, cold, p99",
             unit="ms",
-            ours=measure.percentile(together.taken_s, 0.99) * 1e3,
-            peers={FASTAPI: measure.percentile(plain.taken_s, 0.99) * 1e3},
+            ours=together.p99_s * 1e3,
+            peers={FASTAPI: plain.p99_s * 1e3},
             better="lower",
             target=2_000.0,
+            note=f"the middle one of {', '.join(f'{turn.p99_s * 1e3:,.0f}' for turn, _ in turns)} ms; none failed",
         ),
         Figure(
             name="1,000 at once, answers",
@@ -93,6 +92,21 @@ class _Together:
 
     taken_s: list[float]
     all_s: float
+
+    @property
+    def p99_s(self) -> float:
+        return measure.percentile(self.taken_s, 0.99)
+
+
+def _turn(bench: Bench, seed: int, day: bytes) -> tuple[_Together, _Together]:
+    """Of a server that has answered one question only, and of FastAPI alone."""
+    asked = bench.one_day(seed, SIMULTANEOUS)
+    with _server(ours.loaded(bench)) as address:
+        for _ in range(WARM_UP):
+            httpx.get(address + _target(asked[0])).raise_for_status()
+        ours_ = asyncio.run(_at_once(address, [_target(question) for question in asked]))
+    with _fastapi(bench.empty("fastapi"), day) as address:
+        return ours_, asyncio.run(_at_once(address, ["/day"] * SIMULTANEOUS))
 
 
 async def _at_once(address: str, targets: list[str]) -> _Together:
