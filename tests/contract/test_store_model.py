@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -30,7 +31,7 @@ from tests.contract.stores import BACKENDS, Backend, Home, counts, table, tuples
 
 from tapehouse.errors import Conflict
 from tapehouse.model import DAY_NS, MINUTE_NS, PROVENANCE, SCHEMAS, Commit, Interval, Kind, OnConflict
-from tapehouse.store.base import Capability, Key, Outcome, Selection, Series
+from tapehouse.store.base import Capability, Key, Met, Outcome, Selection, Series
 
 SYMBOLS = ("A", "a", "É")
 SOURCES = ("x", "y", "z")
@@ -400,7 +401,8 @@ class StoreMachine(RuleBasedStateMachine):
                 return commit
             commit, outcomes = store.write_together(kind, tables, interval=interval, **options._asdict())
             verdicts = iter(expected)
-            assert outcomes == [Outcome(**Counter(islice(verdicts, len(rows)))) for rows in parts]
+            found = [msgspec.structs.replace(outcome, met=Met()) for outcome in outcomes]
+            assert found == [Outcome(**Counter(islice(verdicts, len(rows)))) for rows in parts]
             return commit
 
         try:

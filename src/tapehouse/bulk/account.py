@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Container
 
 import msgspec
 import pyarrow as pa
@@ -14,7 +15,7 @@ from tapehouse.bulk.quarantine import QuarantineFile, Reasons
 from tapehouse.codec.content import Sums, add_to
 from tapehouse.errors import InvalidData
 from tapehouse.model import Kind
-from tapehouse.store.base import Outcome
+from tapehouse.store.base import Met, Outcome
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +53,7 @@ class FileLoad:
         self.report = FileReport(file=file, counts=Counts(), problem=file.problem)
         self.quarantine = quarantine
         self.abandoned = False
-        self.blocks = self.place = 0
+        self.blocks = self.place = self.first_commit = 0
         self.replays = False
         self.settled, self.sums = Counts(), Sums()
         self.reasons, self.settled_reasons = Reasons(), Reasons()
@@ -126,8 +127,8 @@ class FileLoad:
         advance, self._bytes_told = self._bytes_done - self._bytes_told, self._bytes_done
         return advance
 
-    def written(self, rows: int, outcome: Outcome) -> None:
-        """So many waiting rows are in the store."""
+    def written(self, rows: int, outcome: Outcome, mine: Container[int] = (), commit: int | None = None) -> None:
+        """So many waiting rows are in the store, by that commit if it took one; `mine` are those of the load before."""
         commits = int(bool(outcome.inserted or outcome.replaced or outcome.rejected))
         for counts in (self.report.counts, self.settled):
             counts.inserted += outcome.inserted
@@ -135,7 +136,25 @@ class FileLoad:
             counts.unchanged += outcome.unchanged
             counts.rejected += outcome.rejected
             counts.commits += commits
+            self._count(counts, outcome.met, mine)
+        if commits and not self.first_commit:
+            self.first_commit = commit or 0
         self.report.counts.unwritten -= rows
+
+    def _count(self, counts: Counts, met: Met, mine: Container[int]) -> None:
+        """What rows met. A stored row is of this file when it was stored since the file's first commit; that one may
+        have rows of files before it too, of which the source tells."""
+        counts.duplicates_in_file += met.duplicates_in_table
+        counts.duplicates_between_files += met.duplicates_between
+        counts.conflicts_in_file += met.conflicts_in_table
+        counts.conflicts_between_files += met.conflicts_between
+        for is_own, by_commit in ((True, met.own), (False, met.others)):
+            for commit, (duplicates, conflicts) in by_commit.items():
+                since = 0 < self.first_commit <= commit
+                ours = since and (is_own or commit > self.first_commit)
+                where = "in_store" if commit not in mine else "in_file" if ours else "between_files"
+                _add(counts, f"duplicates_{where}", duplicates)
+                _add(counts, f"conflicts_{where}", conflicts)
 
     def put_aside(self, rows: int) -> None:
         """So many waiting rows are in a file beside the store."""
@@ -196,3 +215,7 @@ class FileLoad:
     def read_to_end(self) -> None:
         """Nothing more will be read of it."""
         self._bytes_done = self.file.size
+
+
+def _add(counts: Counts, name: str, rows: int) -> None:
+    setattr(counts, name, getattr(counts, name) + rows)

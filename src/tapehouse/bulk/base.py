@@ -337,6 +337,10 @@ class Counts(msgspec.Struct, kw_only=True):
     `rejected` ones lost to stored rows under `keep` or `prefer` (see `model.Commit`); `set_aside` ones are good, but
     the store would not take them, and are kept in files that can be loaded later; `unwritten` ones are good but were
     not written, since the load stopped before. A commit may hold rows of several files, and counts for each of them.
+
+    Beside that, `duplicates_` have the key and the values of a row before them, `conflicts_` the key and other values:
+    of a row of the same file, of another file of the load, or of one that was stored before it. A store that does not
+    write tables together does not tell; it has none of these.
     """
 
     read: int = 0
@@ -348,6 +352,12 @@ class Counts(msgspec.Struct, kw_only=True):
     set_aside: int = 0
     unwritten: int = 0
     commits: int = 0
+    duplicates_in_file: int = 0
+    duplicates_between_files: int = 0
+    duplicates_in_store: int = 0
+    conflicts_in_file: int = 0
+    conflicts_between_files: int = 0
+    conflicts_in_store: int = 0
 
 
 class FileReport(msgspec.Struct, kw_only=True):

@@ -76,6 +76,7 @@ class FileProgress(msgspec.Struct, kw_only=True):
     blocks: int
     place: int
     numbered: bool
+    first_commit: int = 0
     counts: Counts
     reasons: Reasons = msgspec.field(default_factory=Reasons)
     sums: dict[str, Sum]
@@ -244,6 +245,7 @@ def _progress(file: FileLoad) -> bytes:
             blocks=file.blocks,
             place=file.place,
             numbered=file.numbered,
+            first_commit=file.first_commit,
             counts=file.settled,
             reasons=file.settled_reasons,
             sums=file.sums,
@@ -253,5 +255,6 @@ def _progress(file: FileLoad) -> bytes:
 
 def _restore(file: FileLoad, said: FileProgress) -> None:
     file.resume(said.counts, said.reasons, said.sums, said.blocks, said.place, replays=said.numbered)
+    file.first_commit = said.first_commit
     if said.done:
         file.finished()

@@ -245,13 +245,29 @@ class KeepsInstruments(Protocol):
         """Add or replace by pattern, durable when it returns."""
 
 
+class Met(msgspec.Struct, frozen=True, kw_only=True):
+    """How many rows of a table met others of their key: duplicates with the same values, source aside, and conflicts.
+
+    The others are of the same table, of another one of the same write (`between`), or stored: `own` and `others` have,
+    by the commit that stored them, duplicates and conflicts with rows of the same source and of other ones.
+    """
+
+    duplicates_in_table: int = 0
+    duplicates_between: int = 0
+    conflicts_in_table: int = 0
+    conflicts_between: int = 0
+    own: dict[int, tuple[int, int]] = {}
+    others: dict[int, tuple[int, int]] = {}
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of some rows of a write (see `model.Commit`)."""
+    """What became of some rows of a write (see `model.Commit`), and what they met."""
 
     inserted: int = 0
     replaced: int = 0
     unchanged: int = 0
     rejected: int = 0
+    met: Met = msgspec.field(default_factory=Met)
 
 
 class WritesTogether(Protocol):

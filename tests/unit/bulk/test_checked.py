@@ -87,11 +87,11 @@ class FailsLater(MemoryStore):
         super().__init__()
         self._writes = writes
 
-    def write(self, *arguments: Any, **options: Any) -> Any:
+    def write_together(self, *arguments: Any, **options: Any) -> Any:
         self._writes -= 1
         if self._writes == -1:
             raise StoreFull("no space left")
-        return super().write(*arguments, **options)
+        return super().write_together(*arguments, **options)
 
 
 def test_a_short_file_is_inspected_whole(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_good_rows_are_in_the_store(load: Any) -> None:
 def test_the_same_file_twice_changes_nothing(load: Any, tmp_path: Path) -> None:
     loaded = load(text(good_rows(5)))
     again = bulk.load([tmp_path / "bars.csv"], loaded.store, quarantine_dir=loaded.folder)
-    assert again.totals == Counts(read=5, unchanged=5)
+    assert again.totals == Counts(read=5, unchanged=5, duplicates_in_store=5)
     assert again.head == 0
 
 

@@ -18,7 +18,7 @@ from tapehouse.bulk import journal
 from tapehouse.bulk.base import NEWEST, Counts
 from tapehouse.bulk.run import writing
 from tapehouse.errors import Conflict, InvalidRequest, NotFound, NotSupported, StoreError, StoreFull, Unavailable
-from tapehouse.model import Commit, Interval, Kind
+from tapehouse.model import Interval, Kind
 from tapehouse.store.base import Capability, Selection
 from tapehouse.store.memory import MemoryStore
 
@@ -59,13 +59,6 @@ class Stopping(MemoryStore):
             raise KeyboardInterrupt
         written = super().write_together(*args, **kwargs)
         return self._after(written)
-
-    def write(self, *args: Any, **kwargs: Any) -> Commit:
-        self._left -= 1
-        if self._left == 0 and self._dies and self._before:
-            raise KeyboardInterrupt
-        commit: Commit = self._after(super().write(*args, **kwargs))
-        return commit
 
     def _after(self, written: Any) -> Any:
         if self._left == 0:
@@ -162,10 +155,10 @@ class Full(Stopping):
         super().__init__(0)
         self.at, self._silent = at, silent
 
-    def write(self, *args: Any, **kwargs: Any) -> Commit:
+    def write_together(self, *args: Any, **kwargs: Any) -> Any:
         self.at -= 1
         self._check(self.at < 0)
-        return super().write(*args, **kwargs)
+        return super().write_together(*args, **kwargs)
 
     def put_documents(self, *args: Any, **kwargs: Any) -> Any:
         self._check(self._silent and self.at < 0)
@@ -247,13 +240,13 @@ def test_one_file_is_not_loaded_twice_at_once(tmp_path: Path) -> None:
     errors: list[Conflict] = []
 
     class Busy(MemoryStore):
-        def write(self, *args: Any, **kwargs: Any) -> Commit:
+        def write_together(self, *args: Any, **kwargs: Any) -> Any:
             for again in (options(batch="second"), options()):
                 with pytest.raises(Conflict) as caught:
                     bulk.load([tmp_path / "in" / "a.csv"], self, again, quarantine_dir=tmp_path / "q")
                 errors.append(caught.value)
             bulk.load([paths[1]], MemoryStore(), options(), quarantine_dir=tmp_path / "q")
-            return super().write(*args, **kwargs)
+            return super().write_together(*args, **kwargs)
 
     store = Busy()
     bulk.load(paths[:1], store, options(batch="first", batch_rows=10_000), quarantine_dir=tmp_path / "q")
@@ -275,12 +268,12 @@ class Failing(MemoryStore):
         super().__init__()
         self.writes, self._failures, self._error = 0, failures, error
 
-    def write(self, *args: Any, **kwargs: Any) -> Commit:
+    def write_together(self, *args: Any, **kwargs: Any) -> Any:
         self.writes += 1
         if self.writes >= 3 and self._failures:
             self._failures -= 1
             raise self._error("the disk said no")
-        return super().write(*args, **kwargs)
+        return super().write_together(*args, **kwargs)
 
 
 @pytest.fixture(autouse=True)
@@ -332,7 +325,7 @@ def test_a_full_disk_is_not_tried_again(tmp_path: Path) -> None:
     class Full(MemoryStore):
         writes = 0
 
-        def write(self, *args: Any, **kwargs: Any) -> Commit:
+        def write_together(self, *args: Any, **kwargs: Any) -> Any:
             self.writes += 1
             raise StoreFull("no space left")
 

@@ -280,14 +280,14 @@ def test_an_upload_of_nothing(here: Here) -> None:
 def test_a_load_is_stopped_between_writes(here: Here, allowed: Path) -> None:
     (allowed / "more.csv").write_text(ROWS.replace("A,", "B,"))
     began, go_on = threading.Event(), threading.Event()
-    write = here.store.write
+    write = here.store.write_together
 
     def slow(*given: Any, **options: Any) -> Any:
         began.set()
         assert go_on.wait(PATIENCE_S)
         return write(*given, **options)
 
-    here.store.write = slow  # type: ignore[method-assign]
+    here.store.write_together = slow  # type: ignore[method-assign]
     options = LoadOptions(interval="1d", batch_rows=2)
     job = here.loads.load(LoadRequest(paths=(str(allowed),), options=options), anywhere=False)
     assert began.wait(PATIENCE_S)

@@ -40,7 +40,7 @@ from tapehouse.bulk.run.writing import Writing
 from tapehouse.codec.content import Sums, add_to
 from tapehouse.errors import Conflict, InvalidData, TapehouseError
 from tapehouse.model import Instrument, Interval, Kind
-from tapehouse.store.base import Capability, Outcome
+from tapehouse.store.base import Capability, Met, Outcome
 
 Inspect = Callable[[Kind, Interval | None, pa.Table], None]
 
@@ -190,8 +190,9 @@ class Loading:
             self.journal.tally.set_aside = self._writing.set_aside
             return False, None
         commit, outcomes = written
+        mine = set(self.journal.tally.commits) if any(outcome.met != Met() for outcome in outcomes) else set()
         for (file, table), outcome in zip(rows, outcomes, strict=True):
-            file.written(table.num_rows, outcome)
+            file.written(table.num_rows, outcome, mine, commit.number)
         if self._certifies and any(outcome.unchanged for outcome in outcomes):
             self._find_unchanged(rows, outcomes)
         if not (commit.inserted or commit.replaced or commit.rejected):
@@ -200,10 +201,12 @@ class Loading:
         return True, commit.number
 
     def _find_unchanged(self, rows: list[tuple[FileLoad, pa.Table]], outcomes: list[Outcome]) -> None:
+        # A row that is unchanged by one of another file is told from it only with both at hand.
+        between = any(outcome.met.duplicates_between for outcome in outcomes)
         found = [
             (file.file.source, table)
             for (file, table), outcome in zip(rows, outcomes, strict=True)
-            if outcome.unchanged
+            if outcome.unchanged or between
         ]
         self._auditor.unchanged(series_of(rows[0][0]), found, sum(each.unchanged for each in outcomes))
 

@@ -72,10 +72,13 @@ class Writing:
             "prefer": self._options.prefer,
             "batch": self._batch,
         }
-        if len(rows) == 1 or not self._together:
+        if not self._together:
             [(file, table)] = rows
             commit = self._writer.write(kind, table, source=file.file.source, **options)
             return commit, [outcome_of(commit)]
+        if len(rows) == 1:
+            [(file, table)] = rows
+            return cast(WritesTogether, self._writer).write_together(kind, [table], source=file.file.source, **options)
         tables = [with_source(table, file.file.source) for file, table in rows]
         return cast(WritesTogether, self._writer).write_together(kind, tables, **options)
 

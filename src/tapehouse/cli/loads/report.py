@@ -11,6 +11,7 @@ from tapehouse.cli.context import say
 
 if TYPE_CHECKING:
     from tapehouse.bulk import LoadReport, RecognisedFile
+    from tapehouse.bulk.base import Counts
     from tapehouse.model import Instrument
 
 _REASONS_SHOWN = 5
@@ -50,6 +51,9 @@ def show(report: LoadReport, said: Collection[str] = ()) -> None:
     what = ", ".join(f"{getattr(totals, name):,} {name}" for name in counts if getattr(totals, name))
     pace = f"{totals.read / report.seconds:,.0f} rows/s" if report.seconds else ""
     typer.echo(f"{totals.read:,} rows read in {report.seconds:,.1f} s ({pace}): {what or 'nothing to do'}")
+    for name, means in (("duplicates", "the same values"), ("conflicts", "other values")):
+        if line := _met(totals, name):
+            typer.echo(f"{name}, rows whose key another has with {means}: {line}")
     if left := sum(file.problem is not None for file in report.files):
         typer.echo(f"{left:,} of {len(report.files):,} files were not loaded to their end")
     typer.echo(f"batch {report.batch}, {totals.commits:,} commits")
@@ -66,6 +70,12 @@ def show(report: LoadReport, said: Collection[str] = ()) -> None:
     if report.interrupted:
         batch = report.resume or report.batch
         say(f"interrupted: what was committed stays; go on with: tapehouse load FILES --resume {batch}")
+
+
+def _met(totals: Counts, name: str) -> str:
+    places = (("in_file", "inside one file"), ("between_files", "between files"), ("in_store", "with the store"))
+    counts = ((getattr(totals, f"{name}_{place}"), where) for place, where in places)
+    return ", ".join(f"{count:,} {where}" for count, where in counts if count)
 
 
 def exit_code(report: LoadReport, strict: bool) -> int:

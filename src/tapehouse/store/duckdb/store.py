@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from tapehouse.model import (
@@ -43,6 +42,7 @@ from tapehouse.store.duckdb.catalog import DATASETS
 from tapehouse.store.duckdb.compactor import Compactor
 from tapehouse.store.duckdb.engine import Engine
 from tapehouse.store.duckdb.reads import Reads
+from tapehouse.store.duckdb.versions import Judged
 from tapehouse.store.duckdb.writes import Writes, outcomes
 from tapehouse.store.faults import faults
 from tapehouse.store.owner import Owner
@@ -126,8 +126,8 @@ class DuckDBStore:
     ) -> tuple[Commit, list[Outcome]]:
         """See `WritesTogether.write_together`."""
         joined = conform_together(kind, tables, interval, source)
-        commit, verdicts = self._write(kind, joined, interval, on_conflict, prefer, batch)
-        return commit, outcomes([table.num_rows for table in tables], verdicts)
+        commit, judged = self._write(kind, joined, interval, on_conflict, prefer, batch)
+        return commit, outcomes(kind, joined, [table.num_rows for table in tables], judged)
 
     def _write(
         self,
@@ -137,15 +137,15 @@ class DuckDBStore:
         on_conflict: OnConflict,
         prefer: Sequence[str],
         batch: str | None,
-    ) -> tuple[Commit, np.ndarray | None]:
+    ) -> tuple[Commit, Judged | None]:
         check_preference(on_conflict, prefer)
         with self._engine.writing, faults(f"write {kind}"):
-            commit, change, verdicts = self._writes.write(
+            commit, change, judged = self._writes.write(
                 kind, table, interval=interval, on_conflict=on_conflict, prefer=prefer, batch=batch
             )
             self._announcements.put(change)
         self._announcements.deliver()
-        return commit, verdicts
+        return commit, judged
 
     def delete(
         self,

@@ -233,6 +233,13 @@ class Verdict(IntEnum):
     REJECTED = 3
 
 
+class Judged(NamedTuple):
+    """The verdict on each row of a write, and what it met (`store.met`)."""
+
+    verdicts: np.ndarray
+    met: np.ndarray
+
+
 def judge(
     cursor: duckdb.DuckDBPyConnection,
     kind: Kind,
@@ -242,8 +249,8 @@ def judge(
     on_conflict: OnConflict,
     prefer: Sequence[int],
     repeats: bool,
-) -> np.ndarray:
-    """The verdict on each incoming row, given every stored version (not deleted) of the keys that it may meet.
+) -> Judged:
+    """The verdict on each incoming row, and what it met, given every stored version (not deleted) of its key.
 
     Stored rows of one commit stand as they were written. `repeats` says whether the table may have two rows of one
     key. Under `error`, `REPLACED` and `REJECTED` both mean a conflict.
@@ -251,14 +258,13 @@ def judge(
     cursor.register("incoming", incoming.append_column("pos", pa.array(np.arange(incoming.num_rows))))
     cursor.register("stored", stored.append_column("pos", pa.array(np.arange(stored.num_rows))))
     try:
-        verdicts = cursor.sql(
-            _judgement(kind, incoming.column_names, on_conflict, prefer, repeats=repeats)
-        ).fetchnumpy()
+        found = cursor.sql(_judgement(kind, incoming.column_names, on_conflict, prefer, repeats=repeats)).fetchnumpy()
     finally:
         cursor.unregister("incoming")
         cursor.unregister("stored")
-    judged = np.empty(incoming.num_rows, "i1")
-    judged[np.asarray(verdicts["pos"])] = np.asarray(verdicts["verdict"])
+    judged = Judged(np.empty(incoming.num_rows, "i1"), np.empty(incoming.num_rows, "i8"))
+    for name, values in zip(("verdict", "met"), judged, strict=True):
+        values[np.asarray(found["pos"])] = np.asarray(found[name])
     return judged
 
 
@@ -268,6 +274,7 @@ def _judgement(
     values = [f.name for f in value_fields(kind)]
     key, same_key = _key(kind), " AND ".join(f"n.{k} IS NOT DISTINCT FROM o.{k}" for k in _key_names(kind))
     present = ", ".join(f'"{v}"' if v in columns else f"NULL AS {v}" for v in values)
+    alike = " AND ".join(f'n."{v}" IS NOT DISTINCT FROM o."{v}"' for v in values)
     equal = " AND ".join(f'n."{v}" IS NOT DISTINCT FROM {{0}}."{v}"' for v in [*values, "source"])
     prefer = prefer if on_conflict is OnConflict.PREFER else ()
     keys = ", ".join(_key_names(kind))
@@ -286,8 +293,9 @@ def _judgement(
     o AS (SELECT * FROM versions WHERE NOT lost
           QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY commit DESC) = 1),
     own AS (SELECT * FROM versions
-            QUALIFY row_number() OVER (PARTITION BY {keys}, source ORDER BY commit DESC, lost, pos DESC) = 1)
-    SELECT n.pos, CASE
+            QUALIFY row_number() OVER (PARTITION BY {keys}, source ORDER BY commit DESC, lost, pos DESC) = 1),
+    judged AS (SELECT n.pos, n.place, n.again, n.best, n.twin, o.commit, own.commit AS own_commit,
+        n.source = o.source AS same_source, {alike} AS alike, CASE
         WHEN n.again > 1 THEN {Verdict.UNCHANGED:d}
         WHEN n.place = 1 AND o.symbol IS NULL THEN {Verdict.INSERTED:d}
         WHEN n.place = 1 AND {equal.format("o")} THEN {Verdict.UNCHANGED:d}
@@ -295,21 +303,31 @@ def _judgement(
         WHEN own.symbol IS NOT NULL AND {newest} THEN {Verdict.UNCHANGED:d}
         WHEN {heard} THEN {Verdict.UNCHANGED:d}
         ELSE {Verdict.REJECTED:d} END AS verdict
-    FROM n LEFT JOIN o ON {same_key}
-    LEFT JOIN own ON {same_key.replace("o.", "own.")} AND n.source = own.source"""
+        FROM n LEFT JOIN o ON {same_key}
+        LEFT JOIN own ON {same_key.replace("o.", "own.")} AND n.source = own.source)
+    SELECT pos, verdict, CASE
+        WHEN verdict = {Verdict.INSERTED:d} THEN 0
+        WHEN again > 1 THEN -1 - twin
+        WHEN verdict = {Verdict.UNCHANGED:d} AND NOT (place = 1 AND alike AND same_source) THEN own_commit * 4 + 3
+        WHEN place > 1 AND verdict <> {Verdict.UNCHANGED:d} THEN -1 - best
+        ELSE commit * 4 + 2 * alike::BIGINT + same_source::BIGINT END AS met
+    FROM judged"""
 
 
-_ALONE = "1 AS place, 1 AS again, false AS rival"
+_ALONE = "1 AS place, 1 AS again, false AS rival, pos AS best, pos AS twin"
 
 
 def _places(keys: str, all_columns: str, on_conflict: OnConflict) -> str:
-    """A row's place among those of its key in the table, how often it has stood there, and whether its source differs
-    with itself. The later wins among rows of equal rank; under `keep` the first does."""
+    """A row's place among those of its key in the table, how often it has stood there, whether its source differs
+    with itself, and where the first in place stands, and the first of those equal to it. The later wins among rows of
+    equal rank; under `keep` the first does."""
     best = "pos" if on_conflict is OnConflict.KEEP else "rank, pos DESC"
     return (
         f"row_number() OVER (PARTITION BY {keys} ORDER BY {best}) AS place, "
         f"row_number() OVER (PARTITION BY {all_columns} ORDER BY {best}) AS again, "
-        f"count(*) OVER (PARTITION BY {keys}, source) > count(*) OVER (PARTITION BY {all_columns}) AS rival"
+        f"count(*) OVER (PARTITION BY {keys}, source) > count(*) OVER (PARTITION BY {all_columns}) AS rival, "
+        f"first_value(pos) OVER (PARTITION BY {keys} ORDER BY {best}) AS best, "
+        f"first_value(pos) OVER (PARTITION BY {all_columns} ORDER BY {best}) AS twin"
     )
 
 

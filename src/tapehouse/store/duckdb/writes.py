@@ -22,9 +22,10 @@ from tapehouse.store.duckdb.catalog import Names, Shelf, Snapshot, insert, inser
 from tapehouse.store.duckdb.engine import Engine
 from tapehouse.store.duckdb.reads import Reads, Scope
 from tapehouse.store.duckdb.series import Extent
-from tapehouse.store.duckdb.versions import Verdict, judge, version_columns
+from tapehouse.store.duckdb.versions import Judged, Verdict, judge, version_columns
 from tapehouse.store.failpoints import failpoint
 from tapehouse.store.hiding import Delete, not_hidden
+from tapehouse.store.met import met_of
 
 CONFLICTS_SHOWN = 5
 
@@ -63,20 +64,21 @@ class Writes:
         on_conflict: OnConflict,
         prefer: Sequence[str],
         batch: str | None,
-    ) -> tuple[Commit, Change | None, np.ndarray | None]:
+    ) -> tuple[Commit, Change | None, Judged | None]:
         """See `Store.write`; the table conforms. The caller holds `writing`.
 
-        Returns with it the verdict on each row, None when all of them were inserted.
+        Returns with it the judgement of the rows, None when all of them were inserted.
         """
         engine, dataset = self._engine, Dataset(kind, interval)
         if table.num_rows == 0:
             return self._unchanged(dataset, 0), None, None
         incoming = self._number(dataset, table)
-        verdicts = self._judge(incoming, on_conflict, prefer)
+        judged = self._judge(incoming, on_conflict, prefer)
+        verdicts = None if judged is None else judged.verdicts
         counts = np.bincount(verdicts, minlength=len(Verdict)) if verdicts is not None else [0, table.num_rows, 0, 0]
         unchanged, inserted, replaced, rejected = (int(count) for count in counts)
         if inserted + replaced + rejected == 0:
-            return self._unchanged(dataset, unchanged), None, verdicts
+            return self._unchanged(dataset, unchanged), None, judged
         start, end = incoming.span
         commit = self._next(
             dataset,
@@ -96,7 +98,7 @@ class Writes:
         changed = engine.symbols.names
         names = tuple(sorted(changed[i] for i in np.flatnonzero(np.bincount(stored["symbol"].to_numpy()))))
         change = Change(commit=commit.number, kind=kind, interval=interval, symbols=names, start=start, end=end)
-        return commit, change, verdicts
+        return commit, change, judged
 
     def _number(self, dataset: Dataset, table: pa.Table) -> Incoming:
         """Names become numbers; the rows are those of `table`, in its order."""
@@ -110,8 +112,8 @@ class Writes:
         rows = pa.table({"symbol": symbol, "source": source, "timestamp": times, **values})
         return Incoming(dataset, rows, new_symbols, new_sources, symbols, first, last)
 
-    def _judge(self, incoming: Incoming, on_conflict: OnConflict, prefer: Sequence[str]) -> np.ndarray | None:
-        """The verdict on each row; None means that all are new, without any comparison."""
+    def _judge(self, incoming: Incoming, on_conflict: OnConflict, prefer: Sequence[str]) -> Judged | None:
+        """The verdict on each row, and what it met; None means that all are new, without any comparison."""
         overlapping = self._overlapping(incoming)
         repeats = _may_repeat(incoming)
         if not overlapping and not repeats:
@@ -124,10 +126,10 @@ class Writes:
         ]
         with self._engine.query("compare with stored rows") as cursor:
             kind, rows = incoming.dataset.kind, incoming.rows
-            verdicts = judge(cursor, kind, rows, stored, on_conflict=on_conflict, prefer=ranks, repeats=repeats)
+            judged = judge(cursor, kind, rows, stored, on_conflict=on_conflict, prefer=ranks, repeats=repeats)
         if on_conflict is OnConflict.ERROR:
-            self._refuse_conflicts(incoming, verdicts)
-        return verdicts
+            self._refuse_conflicts(incoming, judged.verdicts)
+        return judged
 
     def _overlapping(self, incoming: Incoming) -> list[int]:
         """Symbols with versions, current or not, in the time range of their new rows."""
@@ -325,17 +327,17 @@ class Writes:
                 yield rows["timestamp"].to_numpy()
 
 
-def outcomes(rows: Sequence[int], verdicts: np.ndarray | None) -> list[Outcome]:
-    """What became of tables of so many rows that were written one after the other, given the verdict on each row."""
-    if verdicts is None:
+def outcomes(kind: Kind, table: pa.Table, rows: Sequence[int], judged: Judged | None) -> list[Outcome]:
+    """What became of tables of so many rows that were written as one table, given how its rows were judged."""
+    if judged is None:
         return [Outcome(inserted=count) for count in rows]
-    parts = np.split(verdicts, np.cumsum(rows[:-1], dtype="i8")) if rows else []
-    return [_outcome(np.bincount(part, minlength=len(Verdict)).tolist()) for part in parts]
-
-
-def _outcome(counts: Sequence[int]) -> Outcome:
-    unchanged, inserted, replaced, rejected = counts
-    return Outcome(unchanged=unchanged, inserted=inserted, replaced=replaced, rejected=rejected)
+    parts = np.split(judged.verdicts, np.cumsum(rows[:-1], dtype="i8")) if rows else []
+    met = met_of(kind, table, rows, judged.met)
+    counts = [np.bincount(part, minlength=len(Verdict)).tolist() for part in parts]
+    return [
+        Outcome(unchanged=unchanged, inserted=inserted, replaced=replaced, rejected=rejected, met=what)
+        for (unchanged, inserted, replaced, rejected), what in zip(counts, met, strict=True)
+    ]
 
 
 def _numbered(

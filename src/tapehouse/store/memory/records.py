@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from tapehouse.model import MAX_TIME_NS, MIN_TIME_NS, Interval, Kind, OnConflict
+from tapehouse.store.met import in_store, in_write
 from tapehouse.store.tables import VALUES
 
 Row = dict[str, Any]
@@ -73,11 +74,12 @@ class Undos:
 
 
 class Written(NamedTuple):
-    """An incoming row, and what becomes of it: inserted, replaced, unchanged or rejected."""
+    """An incoming row, what becomes of it (inserted, replaced, unchanged or rejected), and what it met: `store.met`."""
 
     place: int
     row: Row
     verdict: str
+    met: int = 0
 
 
 class Records:
@@ -177,20 +179,30 @@ def judge_key(
         candidates = sorted(candidates, key=lambda written: _rank(written.row, prefer))
     judged: list[Written] = []
     for candidate in candidates:
-        if any(_same(candidate.row, earlier.row) for earlier in judged):
-            verdict = "unchanged"
+        twin = next((earlier for earlier in judged if _same(candidate.row, earlier.row)), None)
+        if twin is not None:
+            verdict, met = "unchanged", in_write(twin.place)
         elif not judged and current is None:
-            verdict = "inserted"
+            verdict, met = "inserted", 0
         elif not judged and current is not None and _same(candidate.row, current.row):
-            verdict = "unchanged"
+            verdict, met = "unchanged", _in_store(candidate.row, current)
         elif not judged and current is not None and _wins(candidate.row, current.row, on_conflict, prefer):
-            verdict = "replaced"
+            verdict, met = "replaced", _in_store(candidate.row, current)
         elif on_conflict is not OnConflict.ERROR and _said_before(records, identity, candidate, candidates, head):
-            verdict = "unchanged"
+            newest = records.newest_of(candidate.row["source"], identity, head)
+            verdict, met = "unchanged", in_store(newest.commit if newest else 0, alike=True, own=True)
+        elif judged or current is None:
+            verdict, met = "rejected", in_write(judged[0].place)
         else:
-            verdict = "rejected"
-        judged.append(candidate._replace(verdict=verdict))
+            verdict, met = "rejected", _in_store(candidate.row, current)
+        judged.append(candidate._replace(verdict=verdict, met=met))
     return judged
+
+
+def _in_store(row: Row, stored: Version) -> int:
+    """It met that stored row."""
+    alike, own = _same(row, stored.row | {"source": row["source"]}), row["source"] == stored.row["source"]
+    return in_store(stored.commit, alike=alike, own=own)
 
 
 def _said_before(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain, count, islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from msgspec import structs
 
@@ -45,6 +46,7 @@ from tapehouse.store.memory.records import (
     to_rows,
 )
 from tapehouse.store.memory.undoing import dataset_order, effect, summarised
+from tapehouse.store.met import met_of
 from tapehouse.store.tables import check_interval, check_preference, check_selection, conform, conform_together
 
 Judged = dict[SeriesKey, dict[Identity, list[Written]]]
@@ -103,11 +105,13 @@ class MemoryStore:
         joined = conform_together(kind, tables, interval, source)
         commit, judged = self._write(kind, joined, interval, on_conflict, prefer, batch)
         starts = [0, *accumulate(table.num_rows for table in tables)]
-        counts = [Counter[str]() for _ in tables]
+        counts, codes = [Counter[str]() for _ in tables], np.zeros(starts[-1], np.int64)
         for keys in judged.values():
             for written in (one for found in keys.values() for one in found):
                 counts[bisect_right(starts, written.place) - 1][written.verdict] += 1
-        return commit, [Outcome(**count) for count in counts]
+                codes[written.place] = written.met
+        met = met_of(kind, joined, [table.num_rows for table in tables], codes)
+        return commit, [Outcome(**count, met=what) for count, what in zip(counts, met, strict=True)]
 
     def _write(
         self,
