@@ -126,25 +126,32 @@ def announce(store: Any, files: Iterable[RecognisedFile]) -> None:
 def earlier(store: Any, resume: str, files: Sequence[str]) -> LoadProgress | None:
     """The load to resume, None when the newest of the files was announced and never began.
 
+    A finished one when it had all of the files, so that nothing is left to do; `InvalidRequest` when it had not.
     `NotFound` when there is none, `NotSupported` when the store keeps no documents.
     """
     documents = documents_of(store)
     if documents is None:
         raise NotSupported("this store does not keep how far loads came; load again, and what is there stays unchanged")
+    wanted = set(files)
     if resume != NEWEST:
         kept = documents.documents(LOADS, [resume])
         if not kept:
             raise NotFound(f"no load {resume} is known to this store", batch=resume)
         known = msgspec.json.decode(kept[resume], type=LoadProgress)
-        if known.state == "finished":
-            raise InvalidRequest(f"load {resume} came to its end: there is nothing to resume", batch=resume)
+        if known.state == "finished" and not wanted <= set(known.files):
+            raise InvalidRequest(
+                f"load {resume} came to its end, and some of these files were not in it: load them without resuming",
+                batch=resume,
+            )
         return known
-    wanted = set(files)
     for each in reversed(loads(documents)):
         if each.state != "finished" and not wanted.isdisjoint(each.files):
             return each
     if documents.documents(ANNOUNCED, list(files)):
         return None
+    for each in reversed(loads(documents)):
+        if wanted and wanted <= set(each.files):
+            return each
     raise NotFound("no load of these files stopped before its end; load them without resuming")
 
 

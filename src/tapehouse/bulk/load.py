@@ -14,7 +14,7 @@ from types import FrameType
 import msgspec
 
 from tapehouse import errors
-from tapehouse.bulk.base import LoadOptions, LoadReport, OnProgress, RecognisedFile, Writer
+from tapehouse.bulk.base import Counts, FileReport, LoadOptions, LoadReport, OnProgress, RecognisedFile, Writer
 from tapehouse.bulk.journal import earlier, identity
 from tapehouse.bulk.plan import plan
 from tapehouse.bulk.run.claims import claimed
@@ -57,6 +57,8 @@ def load(
     asked_to_stop = stop or threading.Event()
     known = {identity(file): file.name for file in files if file.problem is None}
     before = None if options.resume is None else earlier(writer, options.resume, list(known))
+    if before is not None and before.state == "finished":
+        return _nothing_left(before.batch, files)
     batch = before.batch if before is not None else options.batch or _new_batch()
     with claimed(writer, batch, known.items()):
         loading = Loading(files, writer, options, batch, Path(quarantine_dir) / batch, asked_to_stop)
@@ -69,6 +71,13 @@ def load(
             loading.resume(before)
         with _on_interrupt(asked_to_stop.set):
             return loading.run(instruments)
+
+
+def _nothing_left(batch: str, files: Sequence[RecognisedFile]) -> LoadReport:
+    """What became of the files now that the load to resume had finished with them."""
+    reports = [FileReport(file=file, counts=Counts(), problem=file.problem) for file in files]
+    reports[0].notes.append(f"load {batch} came to its end: nothing is left to do")
+    return LoadReport(batch=batch, files=reports, totals=Counts())
 
 
 def check_any(files: Sequence[RecognisedFile]) -> None:

@@ -17,6 +17,7 @@ from tapehouse import bulk
 from tapehouse.bulk import journal
 from tapehouse.bulk.base import NEWEST, Counts
 from tapehouse.bulk.run import writing
+from tapehouse.cli.loads.report import exit_code
 from tapehouse.errors import Conflict, InvalidRequest, NotFound, NotSupported, StoreError, StoreFull, Unavailable
 from tapehouse.model import Interval, Kind
 from tapehouse.store.base import Capability, Selection
@@ -205,8 +206,9 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
         with pytest.raises(NotFound):
             bulk.load([path], store, options(resume=resume), quarantine_dir=tmp_path / "q")
     bulk.load([path], store, options(), quarantine_dir=tmp_path / "q")
-    with pytest.raises(InvalidRequest, match="came to its end"):
-        bulk.load([path], store, options(resume="b"), quarantine_dir=tmp_path / "q")
+    other = write(tmp_path / "in", "b.csv", BARS[:10])
+    with pytest.raises(InvalidRequest, match="came to its end, and some of these files were not in it"):
+        bulk.load([path, other], store, options(resume="b"), quarantine_dir=tmp_path / "q")
 
     class Forgetful(MemoryStore):
         capabilities = MemoryStore.capabilities - {Capability.DOCUMENTS}
@@ -214,6 +216,19 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(NotSupported, match="load again"):
         bulk.load([path], Forgetful(), options(resume="b"), quarantine_dir=tmp_path / "q")
     assert bulk.load([path], Forgetful(), options(), quarantine_dir=tmp_path / "q").complete
+
+
+@pytest.mark.parametrize("resume", ["b", NEWEST])
+def test_of_a_load_that_came_to_its_end_nothing_is_left(resume: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "in", "a.csv", BARS)
+    store = MemoryStore()
+    bulk.load([path], store, options(), quarantine_dir=tmp_path / "q")
+    head = store.head()
+    report = bulk.load([path], store, options(batch=None, resume=resume), quarantine_dir=tmp_path / "q")
+    assert (report.batch, report.complete, exit_code(report, strict=True)) == ("b", True, 0)
+    assert report.totals == Counts()
+    assert report.files[0].notes == ["load b came to its end: nothing is left to do"]
+    assert store.head() == head
 
 
 def test_a_batch_that_did_not_end_is_not_begun_again(tmp_path: Path) -> None:
@@ -373,5 +388,5 @@ def test_a_load_that_was_announced_and_killed_before_it_began_begins_from_the_st
     report = bulk.load([], store, again, files=files, quarantine_dir=tmp_path / "q")
     assert report.totals.inserted == 1
     assert report.files[0].notes[-1].endswith("begins from the start")
-    with pytest.raises(NotFound, match="no load of these files stopped"):
-        bulk.load([], store, again, files=files, quarantine_dir=tmp_path / "q")
+    after = bulk.load([], store, again, files=files, quarantine_dir=tmp_path / "q")
+    assert after.files[0].notes[-1].endswith("nothing is left to do")
