@@ -9,6 +9,7 @@ import pytest
 
 from tapehouse import bulk
 from tapehouse.bulk.certificate import certificate_of
+from tapehouse.cli.loads.report import show
 from tapehouse.model import OnConflict
 from tapehouse.store.duckdb import DuckDBStore
 from tapehouse.store.memory import MemoryStore
@@ -65,3 +66,10 @@ def test_what_rows_met(
     ]
     assert counted(report.totals) == {"duplicates": (2, 2, 2), "conflicts": (1, 2, 1)}
     assert certificate_of(store, "b").counts == report.totals
+
+
+def test_the_summary_says_it(store: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show(load(store, tmp_path / "in", {"a.csv": [bar(0), bar(0), bar(1)], "b.csv": [bar(0), bar(1, 10)]}))
+    said = capsys.readouterr().out.splitlines()
+    assert "duplicates, rows whose key another has with the same values: 1 inside one file, 1 between files" in said
+    assert "conflicts, rows whose key another has with other values: 1 between files" in said
