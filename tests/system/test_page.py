@@ -251,7 +251,8 @@ def test_the_last_of_many_quick_choices_wins(page: Page, loaded: Any) -> None:
     page.settled()
     assert page.text("[data-value=symbol]") == "MSFT"
     assert page.text(".symbol[aria-selected=true] .symbol-name") == "MSFT"
-    assert page.run("return document.querySelector('.coverage-strip').ariaLabel").endswith(", 0 gaps")
+    strip = "return document.querySelector('.coverage-strip').ariaLabel"
+    page.until("its coverage", lambda: page.run(strip).endswith(", 0 gaps"))
     assert "symbol=MSFT&" in page.driver.current_url
 
 
@@ -449,6 +450,41 @@ def test_new_rows_show_by_themselves(page: Page, make_server: Any) -> None:
     httpx.post(f"{server.url}v1/bars?interval=1d", json={"columns": later}).raise_for_status()
     page.until("the newer bar", lambda: page.text("[data-value=time]") == "2024-01-04")
     assert page.text("[data-fact=rows]") == "3"
+
+
+@pytest.mark.browser
+def test_what_is_deleted_is_gone_from_the_page(page: Page, make_server: Any) -> None:
+    server = make_server()
+    server.start()
+    for symbol in ("GONE", "STAY"):
+        bars = {"symbol": [symbol] * 2, "timestamp": ["2024-01-02T00:00:00Z", "2024-01-03T00:00:00Z"]}
+        bars |= {name: [10.5, 11.0] for name in ("open", "high", "low", "close", "volume")}
+        httpx.post(f"{server.url}v1/bars?interval=1d", json={"columns": bars}).raise_for_status()
+    page.show(server, "GONE")
+
+    server.run("delete", "GONE", "--interval", "1d", "--yes")
+    page.until("the other symbol", lambda: page.symbol == "STAY")
+    assert page.text("#notice-detail") == "nothing is stored of GONE."
+
+    server.run("delete", "STAY", "--interval", "1d", "--yes")
+    page.until("the words for a first run", lambda: page.seen("#first-run"))
+    assert page.title == "Tapehouse"
+    assert [page.text(f"[data-value={name}]") for name in ("symbol", "close", "interval")] == ["", "", ""]
+    assert page.text("#strips") == ""
+    assert page.text("[data-fact=rows]") == "0"
+
+
+@pytest.mark.browser
+def test_a_single_session_is_shown_whole_and_fills_the_chart(page: Page, make_server: Any) -> None:
+    server = make_server()
+    header, *rows = _minutes()
+    (server.folder / "session.csv").write_text("\n".join([header, *rows[:390]]))
+    server.run("load", "session.csv")
+    server.start()
+    page.show(server, "MINS", "")
+    assert page.interval in ("1m", "5m")
+    first, last = page.span
+    assert first <= FIRST_MINUTE < LAST_MINUTE.replace(month=1, day=2) <= last + timedelta(minutes=5)
 
 
 @pytest.mark.browser

@@ -69,10 +69,26 @@ async function follow() {
   const stats = await api.stats();
   if (stats.store.commit === commit) return;
   await loadStore();
-  if (!symbols.has(view.symbol)) return showAddressed();
+  if (!symbols.has(view.symbol)) {
+    leave();
+    return showAddressed();
+  }
   view.series = symbols.get(view.symbol).series;
   intervals.series = view.series;
   await Promise.all([view.reload(), loadCoverage()]);
+}
+
+// What was on show is there no more: after an undo, a delete, or with another folder behind the same address.
+function leave() {
+  covering.abort();
+  view.leave();
+  legend.name("");
+  coverage.show([], "UTC");
+  intervals.series = [];
+  showNothing(null);
+  document.title = "Tapehouse";
+  byId("open-symbols").textContent = "Symbols";
+  byId("status").textContent = "";
 }
 
 // An error is said once, and taken back when the server answers again.

@@ -73,7 +73,15 @@ export class View extends EventTarget {
 
   /** Look at the newest bars, as many as fit. */
   async jumpToNewest() {
-    await this.#open(this.interval ?? primary(this.series), null, this.#chart.range);
+    await this.#open(this.interval ?? primary(this.series, this.#chart.width), null, this.#chart.range);
+  }
+
+  /** Look at nothing: the store has no symbol, or not the one that was on show. What was fetched is forgotten. */
+  leave() {
+    this.#abandon();
+    this.#history.clear();
+    Object.assign(this, { symbol: null, series: [], window: null });
+    this.#chart.clear();
   }
 
   /** Fetch again what is on show: the store has changed. */
@@ -90,7 +98,7 @@ export class View extends EventTarget {
 
   #intervalFor(range) {
     if (this.mode !== AUTO) return this.mode;
-    return range ? suitable(range, this.#chart.width, this.series) : primary(this.series);
+    return range ? suitable(range, this.#chart.width, this.series) : primary(this.series, this.#chart.width);
   }
 
   // Enough for a screen on either side of what is seen.

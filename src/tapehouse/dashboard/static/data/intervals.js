@@ -10,6 +10,7 @@ const SECONDS = new Map([
 const DAY_S = 86_400;
 const SUITABLE_BAR_PX = 4;
 const COVERING_SHARE = 0.5;
+const FEW_DAYS = 20;
 
 /** All names, finest first. */
 export const INTERVALS = [...SECONDS.keys()];
@@ -72,8 +73,14 @@ export function suitable(range, width, series) {
   return choices.find(fits) ?? choices.at(-1);
 }
 
-/** The interval that a symbol is first shown in: days when there are any, undefined when it has no bars. */
-export function primary(series) {
-  const choices = available(series);
-  return choices.includes("1d") ? "1d" : choices[0];
+/**
+ * The interval that a symbol is first shown in on so many pixels: days where there are some weeks of them, else what
+ * fills them with all there is; undefined when it has no bars.
+ */
+export function primary(series, width) {
+  const held = series.filter((s) => s.kind === "bars" || s.kind === "trades");
+  if (held.length === 0) return undefined;
+  const range = { from: Math.min(...held.map((s) => s.first)), to: Math.max(...held.map((s) => s.last)) };
+  const days = (range.to - range.from) * density("1d", series);
+  return days >= FEW_DAYS && available(series).includes("1d") ? "1d" : suitable(range, width, series);
 }

@@ -104,6 +104,8 @@ export class Coverage {
     this.#items = [...items].sort((a, b) => barSeconds(b) - barSeconds(a));
     this.#canvases = [];
     const rows = this.#items.flatMap((item) => this.#row(item));
+    this.#axis.replaceChildren();
+    this.#eye.hidden = true;
     this.#root.replaceChildren(...rows, this.#axis, this.#eye);
     this.#draw();
   }
