@@ -413,7 +413,7 @@ def test_dark_and_light_follow_the_system_until_told(page: Page, loaded: Any) ->
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("size", [SMALLEST, (390, 844), (1024, 768), (2560, 1440)])
+@pytest.mark.parametrize("size", [SMALLEST, (390, 844), (844, 390), (1024, 768), (2560, 1440)])
 def test_it_fits_the_window(page: Page, loaded: Any, size: tuple[int, int]) -> None:
     page.emulate(size=size)
     page.show(loaded, "MINS")
