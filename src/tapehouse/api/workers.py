@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -36,6 +36,8 @@ PRESENCE = "tapehouse.presence"
 _LONGEST_RETRY_S = 60.0
 _BRIEF_S = 0.001
 _OUTLIER = 4
+_UNSURE = 4
+_SHOWN = 0.25
 _READY_FOR_S = 1.0
 _READY_WITHIN_S = 5.0
 
@@ -125,6 +127,7 @@ class _Call:
     client: str
     make: Callable[[], Any]
     future: Future[Any]
+    since_s: float = field(default_factory=time.monotonic)
     waits: bool = True
 
 
@@ -147,6 +150,8 @@ class Lane:
         """Tasks of the pool that will each take the next call; at least as many as calls wait."""
         self._call_s = 0.01
         """How long a call took lately; says when to come again."""
+        self._waited_s = 0.0
+        """How long the call had waited whose turn came last."""
         self.pending = 0
         """Calls that run or wait; one that runs is among them until its thread is free, whoever still waits for it."""
 
@@ -203,6 +208,7 @@ class Lane:
                 return
             call = self._turns.take()
             call.waits = False
+            self._waited_s = time.monotonic() - call.since_s
         if not call.future.set_running_or_notify_cancel():
             return
         started_s = time.monotonic()
@@ -226,10 +232,16 @@ class Lane:
                 self._turns.take_back(call.client, call)
 
     def _is_full(self) -> bool:
-        """Whether one more would be one too many, or would be answered when its client has long given up."""
+        """Whether one more would be one too many, or would be answered when its client has long given up.
+
+        The latter is a guess, and a poor one when a thousand come at once: the loop that takes them in keeps the
+        interpreter from the threads, in which calls then seem slow. Until somebody has waited for a good part of the
+        time, it must be several times too long.
+        """
         if self._most is not None and self.pending >= self._most:
             return True
-        return len(self._turns) > self._threads and self._wait_s() > self._longest_s
+        shown = self._waited_s >= _SHOWN * self._longest_s
+        return len(self._turns) > self._threads and self._wait_s() > self._longest_s * (1 if shown else _UNSURE)
 
     def _wait_s(self) -> float:
         """How long a call waits that comes now, by how long calls took lately."""

@@ -172,8 +172,29 @@ def test_who_would_have_to_wait_too_long_is_turned_away() -> None:
     try:
         with pytest.raises(Overloaded) as refused:
             fill()
-        assert 3 <= taken <= 100
+        assert 3 <= taken <= 200
         assert refused.value.details["retry_after_s"] >= 1
+    finally:
+        go_on.set()
+        lane.close()
+
+
+def test_a_guess_counts_in_full_once_somebody_has_waited(busy: tuple[Lane, threading.Event]) -> None:
+    _, go_on = busy
+    lane = Lane("test", 1, max_wait_s=0.4)
+
+    def go_on_asking() -> None:
+        for _ in range(200):
+            lane.submit(go_on.wait, admitted=False)
+            time.sleep(0.005)
+
+    try:
+        for _ in range(30):
+            lane.submit(partial(time.sleep, 0.02), admitted=False)
+        with pytest.raises(Overloaded):
+            go_on_asking()
+        # 0.4 s are 20 calls of 20 ms; nobody who has not waited yet would be refused before four times as many.
+        assert lane.pending <= 60
     finally:
         go_on.set()
         lane.close()
