@@ -411,6 +411,31 @@ class SeriesCertificate(msgspec.Struct, frozen=True, kw_only=True):
         return self.stored_rows + self.superseded == self.rows and self.stored == self.source
 
 
+BATCHES_FOUND = 10
+"""A certificate names no more batches of those that had brought its rows."""
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch that had brought rows which a load found in the store; `undone_by` names the undo that hides it now."""
+
+    batch: str
+    undone_by: str | None = None
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """What has become of the rows of a certificate's series: of `written` ones, which its batch stored, `current` are
+    what reads give now. `unchanged` ones are of the batches in `found`, of which it has the first `BATCHES_FOUND`;
+    `undone_by` names the undo that hides the batch itself.
+    """
+
+    series: int
+    written: int
+    current: int
+    unchanged: int = 0
+    undone_by: str | None = None
+    found: list[Held] = []
+
+
 CERTIFICATES = "certificates"
 """The collection of documents (`store.base.KeepsDocuments`) that holds a `Certificate` for each batch."""
 
@@ -418,7 +443,8 @@ CERTIFICATES = "certificates"
 class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     """What a load read from its files and what the store gave back; `checked` is when, UTC nanoseconds.
 
-    Its commits are the batch's after commit `after`, up to `head`.
+    Its commits are the batch's after commit `after`, up to `head`. The batches in `found` had brought unchanged
+    rows. `standing` is there when it was checked again: a certificate proves what is kept, not what is current.
     """
 
     batch: str
@@ -428,6 +454,8 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     head: int
     counts: Counts
     series: list[SeriesCertificate]
+    found: list[str] = []
+    standing: Standing | None = None
 
     @property
     def disagreeing(self) -> list[SeriesCertificate]:

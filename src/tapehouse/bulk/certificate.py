@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -17,9 +17,10 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from tapehouse.bulk.base import CERTIFICATES, Certificate, Counts, SeriesCertificate
+from tapehouse.bulk.base import BATCHES_FOUND, CERTIFICATES, Certificate, Counts, SeriesCertificate
 from tapehouse.bulk.journal import Tally, Unchanged
 from tapehouse.bulk.run.batches import with_source
+from tapehouse.bulk.run.standing import Holders, Span, standing
 from tapehouse.codec.content import FORMULA, Sum, Sums, add_to, by_symbol, hashes_of, keys_of, sums_of
 from tapehouse.errors import NotFound, NotSupported, StoreDamaged
 from tapehouse.model import SCHEMAS, Interval, Kind
@@ -41,6 +42,7 @@ class Auditor:
     def __init__(self, store: Any, batch: str, first: int, tally: Tally) -> None:
         self._store, self._batch, self._first, self._tally = store, batch, first, tally
         self._listed, self._commits = first, list[int]()
+        self._holders = Holders(store, BATCHES_FOUND)
 
     def unchanged(self, series: Series, rows: Sequence[tuple[str, pa.Table]], count: int) -> None:
         """`count` of these rows (by source), as they were just written, were in the store already: find them there."""
@@ -55,6 +57,7 @@ class Auditor:
         lost = found.not_accounted(count)
         if lost and (lost < found.missing or len(new) > 1):
             found.look(self._store.written(self._batch, *series), only_missing=True)
+        self._holders.add(found.others, self._tally.found)
         kept = self._of(series)
         add_to(kept.sums, found.unchanged())
         kept.repeated += found.repeated()
@@ -102,6 +105,7 @@ class Auditor:
             head=head,
             counts=counts,
             series=[each for part in found for each in part],
+            found=self._tally.found,
         )
         if Capability.DOCUMENTS in self._store.capabilities:
             self._store.put_documents(CERTIFICATES, {self._batch: msgspec.json.encode(certificate)})
@@ -139,6 +143,8 @@ class _Search:
         keys = keys_of(self._hashes, rows.column("symbol"))
         self._keys, self._first, self._counts = np.unique(keys, return_index=True, return_counts=True)
         self._new, self._old, self._own = np.zeros((3, len(self._keys)), np.int64)
+        self.others = set[int]()
+        """The commits of other batches that have some of the rows."""
 
     def look(self, reading: Reading, *, only_missing: bool = False) -> None:
         """Count the rows of a reading that are among ours: of new commits, of older ones, of any of the load."""
@@ -153,7 +159,9 @@ class _Search:
             new = np.isin(commits, self._new_)
             np.add.at(self._new, places[known & new], 1)
             np.add.at(self._old, places[known & ~new], 1)
-            np.add.at(self._own, places[known & np.isin(commits, self._mine_)], 1)
+            own = np.isin(commits, self._mine_)
+            np.add.at(self._own, places[known & own], 1)
+            self.others.update(np.unique(commits[known & ~own]).tolist())
 
     def _missing(self) -> np.ndarray:
         return np.asarray((self._new + self._old) == 0)
@@ -196,13 +204,21 @@ class _Search:
         return by_symbol(symbols, self._hashes[first] * times.astype(np.uint64), times)
 
 
-def written_sums(store: Any, batch: str, series: Series, first: int, last: int) -> Sums:
-    """The sums of what commits of the batch, after `first` and up to `last`, stored: read back from the store."""
+def written_sums(
+    store: Any, batch: str, series: Series, first: int, last: int, see: Callable[[pa.RecordBatch], None] | None = None
+) -> Sums:
+    """The sums of what commits of the batch, after `first` and up to `last`, stored: read back from the store.
+
+    `see` is shown these rows, in another thread.
+    """
 
     def summed(part: pa.RecordBatch) -> Sums:
         commits = part.column("commit").to_numpy()
         inside = (commits > first) & (commits <= last)
-        return sums_of(series[0], part if inside.all() else part.filter(pa.array(inside)))
+        part = part if inside.all() else part.filter(pa.array(inside))
+        if see is not None:
+            see(part)
+        return sums_of(series[0], part)
 
     sums: Sums = {}
     with store.written(batch, *series) as parts, ThreadPoolExecutor(1, "tapehouse-hash") as pool:
@@ -252,18 +268,21 @@ def certificate_of(store: Any, batch: str) -> Certificate:
 def certify(store: Any, batch: str) -> Certificate:
     """Read back again what the batch stored, and compare it with the certificate that its load made.
 
-    Rows that the load found unchanged are another batch's, and were certified then. Raises `StoreDamaged` naming the
+    Rows that the load found unchanged are another batch's, and were certified then. Its `standing` says how much of it
+    all is current. Raises `StoreDamaged` naming the
     symbols that differ, `NotFound` without a certificate, and `NotSupported` for a store without audits.
     """
     kept = certificate_of(store, batch)
     if not can_certify(store):
         raise NotSupported("this store cannot show what a batch brought")
     found: dict[Series, Sums] = {}
+    spans: dict[Series, Span] = {}
     checked = []
     for each in kept.series:
         series = (each.kind, each.interval)
         if series not in found:
-            found[series] = written_sums(store, batch, series, kept.after, kept.head)
+            spans[series] = Span()
+            found[series] = written_sums(store, batch, series, kept.after, kept.head, spans[series].add)
         now = found[series].get(each.symbol, Sum())
         stored = int(each.stored, 16) - int(each.written_hash, 16) + now.hash
         checked.append(
@@ -275,4 +294,5 @@ def certify(store: Any, batch: str) -> Certificate:
                 stored=hexadecimal(stored),
             )
         )
-    return check(msgspec.structs.replace(kept, checked=time.time_ns(), series=checked))
+    checked_now = check(msgspec.structs.replace(kept, checked=time.time_ns(), series=checked))
+    return msgspec.structs.replace(checked_now, standing=standing(store, checked_now, spans))

@@ -65,6 +65,8 @@ class Tally(msgspec.Struct, kw_only=True):
 
     commits: list[int] = []
     unchanged: list[Unchanged] = []
+    found: list[str] = []
+    """The first batches that had brought rows which this load found unchanged."""
     set_aside: list[SetAside] = []
 
 

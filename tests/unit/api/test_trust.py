@@ -111,6 +111,8 @@ def test_certificates_are_shown_and_checked_again(client: Client, runner: Runner
     over(runner, id)
     job = client.get(f"/v1/jobs/{id}").json()
     assert (job["kind"], job["state"], len(job["report"]["series"])) == ("certify", "done", 2)
+    now = {"series": 2, "written": 56, "current": 56, "unchanged": 0, "undone_by": None, "found": []}
+    assert job["report"]["standing"] == now
 
 
 def test_a_batch_without_a_certificate(client: Client, runner: Runner) -> None:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapehouse import bulk
+from tapehouse.bulk.base import Held, Standing
 from tapehouse.bulk.certificate import certificate_of, certify
 from tapehouse.errors import NotFound, NotSupported, StoreDamaged
 from tapehouse.model import Commit, Interval, Kind, OnConflict
@@ -58,7 +59,9 @@ def test_the_certificate_of_a_load_is_kept_and_checked_again(store: Any, tmp_pat
         store.compact(everything=True)
     again = certify(store, "one")
     assert again.checked > kept.checked
-    assert msgspec.structs.replace(again, checked=kept.checked) == kept
+    assert again.standing is not None
+    assert (again.standing.series, again.standing.written, again.standing.current) == (2, 600, 0)
+    assert msgspec.structs.replace(again, checked=kept.checked, standing=None) == kept
 
 
 def test_a_second_load_is_certified_by_what_is_there(store: Any, tmp_path: Path) -> None:
@@ -67,6 +70,43 @@ def test_a_second_load_is_certified_by_what_is_there(store: Any, tmp_path: Path)
     assert report.certificate is not None
     assert (report.certificate.rows, report.certificate.unchanged, report.certificate.repeated) == (602, 502, 0)
     assert [(each.rows, each.written, each.unchanged) for each in certify(store, "two").series] == [(301, 50, 251)] * 2
+
+
+def standing(store: Any, batch: str) -> Standing:
+    found = certify(store, batch).standing
+    assert found is not None
+    return found
+
+
+def test_what_is_kept_is_not_said_to_be_current(store: Any, tmp_path: Path) -> None:
+    load(store, tmp_path, BARS, batch="one")
+    assert standing(store, "one") == Standing(series=2, written=600, current=600)
+    load(store, tmp_path, [row + "1" for row in BARS[:50]], batch="two")
+    assert standing(store, "one").current == 550
+    store.delete(Kind.BARS, ["B"], interval=Interval.M1)
+    assert (standing(store, "one").current, standing(store, "two").current) == (275, 25)
+    store.undo("one")
+    assert standing(store, "one") == Standing(series=2, written=600, current=0, undone_by="undo-one")
+
+
+def test_rows_of_an_undone_batch_are_said_to_be_its_own(store: Any, tmp_path: Path) -> None:
+    load(store, tmp_path, BARS, batch="one")
+    load(store, tmp_path, BARS, batch="two")
+    assert certificate_of(store, "two").found == ["one"]
+    assert standing(store, "two").found == [Held(batch="one")]
+    store.undo("one")
+    held = [Held(batch="one", undone_by="undo-one")]
+    assert standing(store, "two") == Standing(series=2, written=0, current=0, unchanged=600, found=held)
+    load(store, tmp_path, [*BARS, *BARS[:9]], batch="three")
+    assert certificate_of(store, "three").found == []
+
+
+def test_many_batches_that_had_the_rows_are_named_in_part(store: Any, tmp_path: Path) -> None:
+    for number in range(12):
+        load(store, tmp_path, BARS[number * 5 : number * 5 + 5], batch=f"one-{number}")
+    load(store, tmp_path, BARS[:100], batch="all")
+    assert certificate_of(store, "all").found == [f"one-{number}" for number in range(10)]
+    assert (standing(store, "all").current, standing(store, "all").unchanged) == (40, 60)
 
 
 def test_repeats_inside_a_load_are_counted(store: Any, tmp_path: Path) -> None:

@@ -7,10 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from tapehouse.bulk.base import Counts, FileReport, LoadReport, Problem, Progress, RecognisedFile
+from tapehouse.bulk.base import (
+    Certificate,
+    Counts,
+    FileReport,
+    Held,
+    LoadReport,
+    Problem,
+    Progress,
+    RecognisedFile,
+    Standing,
+)
 from tapehouse.cli import context, tables
 from tapehouse.cli.loads.progress import progress, said
-from tapehouse.cli.loads.report import exit_code
+from tapehouse.cli.loads.report import exit_code, standing_said
 from tapehouse.client.jobs.sending import Sending
 from tapehouse.errors import NotFound, Unauthenticated
 from tapehouse.model import Commit, Kind
@@ -124,3 +134,35 @@ def test_an_error_as_json(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     context.report(Unauthenticated("no key", wanted="read"), as_json=True)
     found = json.loads(capfdbinary.readouterr().out)
     assert found == {"error": {"code": "unauthenticated", "message": "no key", "wanted": "read"}}
+
+
+@pytest.mark.parametrize(
+    ("standing", "lines"),
+    [
+        (None, ["b: what it stored is kept as it was read"]),
+        (
+            Standing(series=2, written=1_200, current=1_200),
+            ["b: 2 series, 1,200 rows are kept as they were read; all of them are current"],
+        ),
+        (
+            Standing(series=1, written=20, current=0, undone_by="undo-b"),
+            ["b: 1 series, 20 rows are kept as they were read; none of them is current: undone by undo-b"],
+        ),
+        (
+            Standing(series=1, written=20, current=5),
+            [
+                "b: 1 series, 20 rows are kept as they were read; 5 of them are current: "
+                "the others were replaced, deleted or lost"
+            ],
+        ),
+        (
+            Standing(series=1, written=0, current=0, unchanged=20, found=[Held(batch="a", undone_by="undo-a")]),
+            ["b: 1 series, no rows are this batch's own", "20 rows were there before, brought by a (undone by undo-a)"],
+        ),
+    ],
+)
+def test_what_a_certificate_proves(standing: Standing | None, lines: list[str]) -> None:
+    certificate = Certificate(
+        batch="b", formula="f", checked=1, after=0, head=1, counts=Counts(), series=[], standing=standing
+    )
+    assert standing_said(certificate) == lines

@@ -16,7 +16,7 @@ import pytest
 from tests.unit.client.conftest import Serve
 
 from tapehouse import AsyncClient, Client
-from tapehouse.bulk.base import Progress
+from tapehouse.bulk.base import Held, Progress
 from tapehouse.client.jobs import following
 from tapehouse.client.jobs.sending import Sent
 from tapehouse.errors import Conflict, InvalidRequest, NotFound, NotSupported, Unavailable, UnreadableFile
@@ -46,6 +46,7 @@ def test_a_load_a_certificate_and_an_undo(client: Any, days: Path) -> None:
     assert (again.totals.unchanged, again.totals.inserted) == (28, 0)
 
     assert client.certify("days").disagreeing == []
+    assert client.certify(again.batch).standing.found == [Held(batch="days")]
     assert client.certificate("days").series[0].rows == 28
     assert "days" in [each.batch for each in client.certificates()]
     (quality,) = client.quality("A")
@@ -57,6 +58,8 @@ def test_a_load_a_certificate_and_an_undo(client: Any, days: Path) -> None:
     undone = client.undo("days")
     assert (undone.removed, undone.left) == (28, 0)
     assert client.symbols() == []
+    standing = client.certify("days").standing
+    assert (standing.written, standing.current, standing.undone_by) == (28, 0, "undo-days")
     with pytest.raises(Conflict):
         client.undo("days")
     with pytest.raises(NotFound):

@@ -10,6 +10,7 @@ import typer
 from tapehouse.cli import tables
 from tapehouse.cli.context import Interval, Json, Where, Yes, confirm, connect, emit, say, timed
 from tapehouse.cli.loads.options import Validate
+from tapehouse.cli.loads.report import standing_said
 
 if TYPE_CHECKING:
     from tapehouse.bulk.base import Certificate
@@ -96,7 +97,7 @@ def certify(
     json: Json = False,
     store: Where = None,
 ) -> None:
-    """Compare what a load read from its files with what the store has now, or list the certificates."""
+    """Compare what a load read with what is kept of it, say how much is current; or list the certificates."""
     with connect(store) as client:
         if batch is not None:
             certificate = client.certify(batch)
@@ -115,10 +116,8 @@ def _show_certificate(certificate: Certificate, as_json: bool) -> None:
     if as_json:
         emit(timed(certificate))
         return
-    rows = sum(each.rows for each in certificate.series)
-    typer.echo(
-        f"{certificate.batch}: {len(certificate.series):,} series, {rows:,} rows are in the store as in the files"
-    )
+    for line in standing_said(certificate):
+        typer.echo(line)
 
 
 def quality(

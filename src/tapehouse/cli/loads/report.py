@@ -11,7 +11,7 @@ from tapehouse.cli.context import say
 
 if TYPE_CHECKING:
     from tapehouse.bulk import LoadReport, RecognisedFile
-    from tapehouse.bulk.base import Counts
+    from tapehouse.bulk.base import Certificate, Counts
     from tapehouse.model import Instrument
 
 _REASONS_SHOWN = 5
@@ -76,6 +76,29 @@ def _met(totals: Counts, name: str) -> str:
     places = (("in_file", "inside one file"), ("between_files", "between files"), ("in_store", "with the store"))
     counts = ((getattr(totals, f"{name}_{place}"), where) for place, where in places)
     return ", ".join(f"{count:,} {where}" for count, where in counts if count)
+
+
+def standing_said(certificate: Certificate) -> list[str]:
+    """What a certificate that was checked again proves, and what of it is current."""
+    from tapehouse.bulk.base import BATCHES_FOUND
+
+    now = certificate.standing
+    if now is None:  # an older server made it
+        return [f"{certificate.batch}: what it stored is kept as it was read"]
+    intact = f"{certificate.batch}: {now.series:,} series, {now.written:,} rows are kept as they were read"
+    if not now.written:
+        lines = [f"{certificate.batch}: {now.series:,} series, no rows are this batch's own"]
+    elif now.current == now.written:
+        lines = [f"{intact}; all of them are current"]
+    else:
+        some = f"{now.current:,} of them are" if now.current else "none of them is"
+        why = f"undone by {now.undone_by}" if now.undone_by else "the others were replaced, deleted or lost"
+        lines = [f"{intact}; {some} current: {why}"]
+    if now.unchanged:
+        by = ", ".join(each.batch + f" (undone by {each.undone_by})" * bool(each.undone_by) for each in now.found)
+        more = ", ..." if len(now.found) == BATCHES_FOUND else ""
+        lines.append(f"{now.unchanged:,} rows were there before" + (f", brought by {by}{more}" if by else ""))
+    return lines
 
 
 def exit_code(report: LoadReport, strict: bool) -> int:
