@@ -35,9 +35,12 @@ class Twice(NamedTuple):
 
 
 ONCE, FIRST, SECOND, GUESSED, UNCLEAR = range(5)
-"""Which instant a time is. `GUESSED`: nothing tells, and it is the first; `UNCLEAR`: so, and another row has it too."""
+"""Which instant a time is. `GUESSED`: nothing tells, and it is the first; `UNCLEAR`: so, and another row has it too, or
+the rows around are in no order."""
 SLACK_NS = 60 * SECOND_NS
 """Trades and quotes come that much out of order without a change of the clocks."""
+AROUND_ROWS = 16
+"""So many rows of a symbol before and after such an hour have to be in order, or its order tells nothing."""
 
 
 class Zone:
@@ -124,7 +127,8 @@ def told_apart(
 
     Where the clock goes back between neighbours the second hour begins (newest first: where it goes forward, the
     first). `step` is that of bars, which have one row a time: one as long as the hour shows both as equal times, and
-    when the order does not tell, times that occur more than once are `UNCLEAR`. None: trades and quotes.
+    when the order does not tell, times that occur more than once are `UNCLEAR`. None: trades and quotes. So are times
+    in or beside rows that are in no order: see `_in_no_order`.
     """
     order = np.argsort(symbols, kind="stable")
     order, found = order[good[order]], np.full(len(order), ONCE, np.int8)
@@ -137,12 +141,26 @@ def told_apart(
     run, passed = np.cumsum(begins) - 1, np.cumsum(back)
     passed -= passed[np.flatnonzero(begins)][run]
     second = (passed == 1) ^ newest_first
-    decided = np.where(np.bincount(run, back)[run] == 1, np.where(second, SECOND, FIRST), GUESSED)
-    decided[changes == 0] = ONCE
+    backs = np.bincount(run, back)[run]
+    decided = np.where(backs == 1, np.where(second, SECOND, FIRST), GUESSED)
     if step is not None:
         decided[_repeated(symbols, local) & (decided == GUESSED)] = UNCLEAR
+    wrong = ~back & (forward < (-SLACK_NS if step is None else 0))
+    decided[(backs > 1) | _in_no_order(symbols, run, wrong)] = UNCLEAR
+    if len(order) < AROUND_ROWS and changes.all():
+        decided[backs == 1] = UNCLEAR  # one step is no order
+    decided[changes == 0] = ONCE
     found[order] = decided
     return found
+
+
+def _in_no_order(symbols: np.ndarray, run: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """Which rows, in the order of their symbols, are of a run in or beside which a step goes the `wrong` way."""
+    places = np.arange(len(run))
+    first, last = (np.searchsorted(symbols, symbols, side=side) for side in ("left", "right"))
+    begin, end = (np.searchsorted(run, run, side=side) for side in ("left", "right"))
+    steps = np.append(0, np.cumsum(wrong & (places > first)))
+    return np.asarray(steps[np.minimum(end + AROUND_ROWS, last)] > steps[np.maximum(begin - AROUND_ROWS, first)])
 
 
 def _repeated(symbols: np.ndarray, local: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -145,6 +146,61 @@ def test_rows_that_would_get_one_time_by_a_guess_are_not_loaded(block_bytes: int
     report = bulk.load([write(tmp_path, rows)], store, options(block_bytes=block_bytes), quarantine_dir=tmp_path / "q")
     assert {each.reason: each.rows for each in report.files[0].rejections} == {UNCLEAR: 24}
     assert len(stored(store)) == len(rows) - 24
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("block_bytes", [2_000, 1 << 20])
+def test_in_a_file_in_no_order_no_row_is_taken_for_one_of_the_two(seed: int, block_bytes: int, tmp_path: Path) -> None:
+    rows, store = rows_of(["A"]), MemoryStore()
+    random.Random(seed).shuffle(rows)
+    given_options = options(block_bytes=block_bytes, interval=Interval("5m"))
+    report = bulk.load([write(tmp_path, rows)], store, given_options, quarantine_dir=tmp_path / "q")
+    assert {each.reason: each.rows for each in report.files[0].rejections} == {UNCLEAR: 24}
+    assert report.files[0].notes == []
+    assert len(stored(store)) == len(rows) - 24
+    assert stored(store) < set(rows)
+
+
+def test_two_rows_in_the_wrong_order_beside_the_hour_leave_it_open(tmp_path: Path) -> None:
+    rows, store = rows_of(["A"]), MemoryStore()
+    rows[40], rows[41] = rows[41], rows[40]
+    report = bulk.load([write(tmp_path, rows)], store, options(block_bytes=1 << 20), quarantine_dir=tmp_path / "q")
+    assert {each.reason: each.rows for each in report.files[0].rejections} == {UNCLEAR: 24}
+
+
+def test_one_step_back_in_a_few_rows_of_nothing_else_is_no_order(tmp_path: Path) -> None:
+    lines = [f"A,2024-11-03 {clock},1,1,1,1,1" for clock in ("01:10", "01:30", "01:20")]
+    (tmp_path / "A_5m.csv").write_text("\n".join(["symbol,timestamp,open,high,low,close,volume", *lines]))
+    given_options = options(interval=Interval("5m"))
+    (file,) = bulk.plan([tmp_path / "A_5m.csv"], given_options)
+    assert file.problem is not None
+    assert f"none of the first 3 rows can be loaded: {UNCLEAR}" in file.problem.message
+
+
+@pytest.mark.parametrize(("first", "last"), [(18, 60), (0, 42), (13, 35)])
+def test_a_file_that_begins_or_ends_in_the_hour_is_told_where_the_clock_goes_back(
+    first: int, last: int, tmp_path: Path
+) -> None:
+    rows, store = rows_of(["A"])[first:last], MemoryStore()
+    bulk.load([write(tmp_path, rows)], store, options(block_bytes=1 << 20), quarantine_dir=tmp_path / "q")
+    assert stored(store) == set(rows)
+
+
+@pytest.mark.parametrize(("first", "last", "guessed"), [(30, 60, 6), (0, 20, 8)])
+def test_one_that_does_not_go_back_is_taken_as_the_first_and_counted_by_file(
+    first: int, last: int, guessed: int, tmp_path: Path
+) -> None:
+    rows = rows_of(["A"])[first:last]
+    report = bulk.load([write(tmp_path, rows)], MemoryStore(), options(), quarantine_dir=tmp_path / "q")
+    assert report.files[0].notes == [f"{GUESSED} ({guessed})"]
+
+
+def test_trades_that_go_back_more_than_once_are_not_guessed(tmp_path: Path) -> None:
+    clocks = ["00:59:00", "01:58:00", "01:00:00", "01:57:00", "01:01:00", "02:00:00"]
+    lines = [f"A,2024-11-03 {clock},{n},1" for n, clock in enumerate(clocks, 1)]
+    (tmp_path / "A.csv").write_text("\n".join(["symbol,timestamp,price,size", *lines]))
+    report = bulk.load([tmp_path / "A.csv"], MemoryStore(), options(), quarantine_dir=tmp_path / "q")
+    assert {each.reason: each.rows for each in report.files[0].rejections} == {UNCLEAR: 4}
 
 
 def test_a_bad_row_in_between_makes_no_difference(tmp_path: Path) -> None:
