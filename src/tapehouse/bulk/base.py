@@ -467,7 +467,8 @@ class Certified(msgspec.Struct, frozen=True, kw_only=True):
     """A certificate in short: series and rows whose hashes agree, and the time it took to read them back.
 
     Of the rows, `unchanged` were in the store, `repeated` of these since the load itself had brought them; beside them
-    are `superseded` ones (see `SeriesCertificate`).
+    are `superseded` ones (see `SeriesCertificate`). Of the others, which the load stored, `lost` are not current: other
+    rows prevailed, stored ones or those of the load. (With `prefer`, where both had some, these are at least so many.)
     """
 
     series: int
@@ -476,6 +477,7 @@ class Certified(msgspec.Struct, frozen=True, kw_only=True):
     repeated: int
     superseded: int
     seconds: float
+    lost: int = 0
 
 
 class LoadReport(msgspec.Struct, kw_only=True):

@@ -225,14 +225,17 @@ class Loading:
         for file in self.files:
             if file.file.kind is not None and file.sums:
                 add_to(source.setdefault(series_of(file), {}), file.sums)
-        certificate = check(self._auditor.certificate(source, self._totals(), self._head))
+        totals = self._totals()
+        certificate = check(self._auditor.certificate(source, totals, self._head))
+        repeated = sum(each.repeated for each in self.journal.tally.unchanged)
         self._certified = Certified(
             series=len(certificate.series),
             rows=sum(each.stored_rows for each in certificate.series),
             unchanged=sum(each.unchanged for each in certificate.series),
-            repeated=sum(each.repeated for each in self.journal.tally.unchanged),
+            repeated=repeated,
             superseded=sum(each.superseded for each in certificate.series),
             seconds=time.perf_counter() - started,
+            lost=_lost(totals, repeated),
         )
 
     def _end_files(self) -> None:
@@ -296,3 +299,14 @@ class Loading:
         said += _OTHERWISE if isinstance(exc, Conflict) else ""
         details: dict[str, Any] = {**exc.details, "report": msgspec.to_builtins(report)}
         return type(exc)(said, **details)
+
+
+def _lost(totals: Counts, repeated: int) -> int:
+    """How many stored rows are not current: those that were rejected, and those that later rows of the load replaced.
+
+    A row that met one of its own load is a repeat, rejected (or its commit has the other one as rejected), or replaced
+    the other one.
+    """
+    met = totals.duplicates_in_file + totals.duplicates_between_files
+    met += totals.conflicts_in_file + totals.conflicts_between_files
+    return totals.rejected + min(max(0, met - repeated - totals.rejected), totals.replaced)

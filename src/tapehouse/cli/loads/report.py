@@ -11,7 +11,7 @@ from tapehouse.cli.context import say
 
 if TYPE_CHECKING:
     from tapehouse.bulk import LoadReport, RecognisedFile
-    from tapehouse.bulk.base import Certificate, Counts
+    from tapehouse.bulk.base import Certificate, Certified, Counts
     from tapehouse.model import Instrument
 
 _REASONS_SHOWN = 5
@@ -60,8 +60,7 @@ def show(report: LoadReport, said: Collection[str] = ()) -> None:
     if report.quarantine:
         typer.echo(f"bad rows are in {report.quarantine}")
     if report.certificate is not None:
-        certified = report.certificate
-        typer.echo(f"certified: {certified.series:,} series, {certified.rows:,} rows are in the store as in the files")
+        typer.echo(_certified(report.certificate))
     for kept in report.set_aside:
         say(f"{kept.rows:,} rows could not be written and are kept in {kept.path}: {kept.problem.message}")
     if report.grades:
@@ -70,6 +69,14 @@ def show(report: LoadReport, said: Collection[str] = ()) -> None:
     if report.interrupted:
         batch = report.resume or report.batch
         say(f"interrupted: what was committed stays; go on with: tapehouse load FILES --resume {batch}")
+
+
+def _certified(found: Certified) -> str:
+    said = f"certified: {found.series:,} series, {found.rows:,} rows are kept as they were read"
+    parts = {"current": found.rows - found.unchanged - found.lost, "lost to other rows": found.lost}
+    parts["there before"] = found.unchanged - found.repeated
+    parts["repeated"] = found.repeated
+    return f"{said}: " + ", ".join(f"{rows:,} {what}" for what, rows in parts.items() if rows)
 
 
 def _met(totals: Counts, name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tapehouse import bulk
-from tapehouse.bulk.certificate import certificate_of
+from tapehouse.bulk.certificate import certificate_of, certify
 from tapehouse.cli.loads.report import show
 from tapehouse.model import OnConflict
 from tapehouse.store.duckdb import DuckDBStore
@@ -66,6 +66,11 @@ def test_what_rows_met(
     ]
     assert counted(report.totals) == {"duplicates": (2, 2, 2), "conflicts": (1, 2, 1)}
     assert certificate_of(store, "b").counts == report.totals
+    certified, standing = report.certificate, certify(store, "b").standing
+    assert certified is not None
+    assert standing is not None
+    assert certified.rows - certified.unchanged == standing.written
+    assert standing.written - certified.lost == standing.current
 
 
 def test_the_summary_says_it(store: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,3 +78,13 @@ def test_the_summary_says_it(store: Any, tmp_path: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().out.splitlines()
     assert "duplicates, rows whose key another has with the same values: 1 inside one file, 1 between files" in said
     assert "conflicts, rows whose key another has with other values: 1 between files" in said
+    assert "certified: 1 series, 5 rows are kept as they were read: 2 current, 2 lost to other rows, 1 repeated" in said
+
+
+def test_the_summary_tells_what_is_current_from_what_was_there(
+    store: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load(store, tmp_path / "in", {"a.csv": [bar(0), bar(1)]})
+    show(load(store, tmp_path / "in", {"a.csv": [bar(0), bar(1), bar(2)]}))
+    said = "certified: 1 series, 3 rows are kept as they were read: 1 current, 2 there before"
+    assert said in capsys.readouterr().out.splitlines()
