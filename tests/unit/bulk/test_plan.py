@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -420,3 +421,36 @@ def test_what_is_said_names_what_is_not_taken(tmp_path: Path) -> None:
     assert "not taken: 'rating'" in said
     assert "bars of 1d (the most common step" in said
     assert "symbol AAPL (the file's name)" in said
+
+
+HISTDATA_BARS = "".join(f"20120201 00{minute:02d}00;1.306;1.3061;1.3059;1.30605;0\n" for minute in range(6))
+HISTDATA_STATUS = "HistData.com (c) 2012\nGap of 121s found between 20120201000200 and 20120201000401.\n"
+
+
+def test_the_status_report_in_a_zip_of_histdata_is_named_and_no_problem(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "HISTDATA_COM_ASCII_EURUSD_M1201202.zip", "w") as packed:
+        packed.writestr("DAT_ASCII_EURUSD_M1_201202.txt", HISTDATA_STATUS)
+        packed.writestr("DAT_ASCII_EURUSD_M1_201202.csv", HISTDATA_BARS)
+    report = bulk.load([tmp_path], MemoryStore(), quarantine_dir=tmp_path / "q")
+    assert report.complete
+    assert report.totals.inserted == 6
+    assert report.files[0].file.notes == ("not taken from the zip: DAT_ASCII_EURUSD_M1_201202.txt",)
+
+
+@pytest.mark.parametrize("pattern", ["", "*"])
+def test_so_it_is_when_the_zip_was_unpacked(pattern: str, tmp_path: Path) -> None:
+    status = tmp_path / "in" / "DAT_ASCII_EURUSD_M1_201202.txt"
+    status.parent.mkdir()
+    status.write_text(HISTDATA_STATUS)
+    status.with_suffix(".csv").write_text(HISTDATA_BARS)
+    (file,) = bulk.plan([status.parent / pattern], bulk.LoadOptions())
+    assert file.problem is None
+    assert file.notes == (f"status reports of histdata.com were not taken: {status}",)
+
+
+def test_a_text_of_that_name_without_the_file_it_tells_of_is_a_file_like_others(tmp_path: Path) -> None:
+    path = tmp_path / "DAT_ASCII_EURUSD_M1_201202.txt"
+    path.write_text(HISTDATA_BARS)
+    assert bulk.plan([path], bulk.LoadOptions())[0].recognised == "histdata.com bars"
+    path.write_text(HISTDATA_STATUS)
+    assert bulk.plan([path], bulk.LoadOptions())[0].problem is not None

@@ -12,7 +12,7 @@ import msgspec
 from tapehouse.bulk.base import Format, LoadOptions, Problem, RecognisedFile
 from tapehouse.bulk.formats.files import Look, check_member, container_of, look_at, members_of, raw_pieces
 from tapehouse.bulk.plan.alike import Layouts
-from tapehouse.bulk.plan.paths import TEXT_SUFFIXES, find
+from tapehouse.bulk.plan.paths import TEXT_SUFFIXES, find, status_reports
 from tapehouse.bulk.plan.sampled import check_sample
 from tapehouse.bulk.plan.typed import recognise_typed, table_names
 from tapehouse.bulk.recognise import recognise_text
@@ -37,13 +37,17 @@ def plan(paths: Sequence[str | Path], options: LoadOptions) -> list[RecognisedFi
     layouts = Layouts(options)
     files = [file for path in found.files for file in _files(path, options, layouts)]
     if found.links and files:
-        files[0] = replace(files[0], notes=(*files[0].notes, _links(found.links)))
+        note = f"links that lead out of the folder were not followed: {_named(found.links)}"
+        files[0] = replace(files[0], notes=(*files[0].notes, note))
+    if found.reports and files:
+        note = f"status reports of histdata.com were not taken: {_named(found.reports)}"
+        files[0] = replace(files[0], notes=(*files[0].notes, note))
     return files
 
 
-def _links(links: Sequence[Path]) -> str:
-    more = f" and {len(links) - _NAMED} more" if len(links) > _NAMED else ""
-    return f"links that lead out of the folder were not followed: {', '.join(map(str, links[:_NAMED]))}{more}"
+def _named(paths: Sequence[Path]) -> str:
+    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+    return ", ".join(map(str, paths[:_NAMED])) + more
 
 
 def _files(path: Path, options: LoadOptions, layouts: Layouts) -> Iterator[RecognisedFile]:
@@ -68,6 +72,8 @@ def _files(path: Path, options: LoadOptions, layouts: Layouts) -> Iterator[Recog
 def _members(file: RecognisedFile, options: LoadOptions, layouts: Layouts) -> Iterator[RecognisedFile]:
     path = Path(file.path)
     members, others = members_of(path, TEXT_SUFFIXES)
+    reports = status_reports(info.filename for info in members)
+    members, others = [info for info in members if info.filename not in reports], [*others, *sorted(reports)]
     if not members:
         raise UnreadableFile(f"{path.name} has no member to load")
     for number, info in enumerate(members):

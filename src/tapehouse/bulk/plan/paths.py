@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,11 +23,16 @@ DATA_FOLDER_MARK = "owner.lock"
 """A folder with this file is a store's: its archive and its quarantine are not loaded by the way."""
 
 
+_STATUS = re.compile(r"(.*/)?DAT_[A-Z]+_[^/]+\.txt")
+"""What histdata.com calls the report on the gaps in the .csv of the same name."""
+
+
 class Found(msgspec.Struct, frozen=True):
-    """Files, each once, in the order in which they are loaded; and the links that were not followed."""
+    """Files, each once, in the order in which they are loaded; the links that were not followed; `status_reports`."""
 
     files: list[Path]
     links: list[Path]
+    reports: list[Path] = []
 
 
 def find(paths: Sequence[str | Path]) -> Found:
@@ -40,7 +46,15 @@ def find(paths: Sequence[str | Path]) -> Found:
         found = _find(str(path))
         files.update(dict.fromkeys(found.files))
         links.update(dict.fromkeys(found.links))
-    return Found(list(files), list(links))
+    reports = status_reports(map(str, files))
+    kept, left = ([path for path in files if (str(path) in reports) is is_report] for is_report in (False, True))
+    return Found(kept, list(links), left)
+
+
+def status_reports(names: Iterable[str]) -> set[str]:
+    """Which of the names are those of histdata.com's reports on another of them."""
+    there = set(names)
+    return {name for name in there if _STATUS.fullmatch(name) and f"{name.removesuffix('.txt')}.csv" in there}
 
 
 def _find(path: str) -> Found:
