@@ -12,6 +12,7 @@ import msgspec
 from tapehouse.bulk.base import Format, LoadOptions, Problem, RecognisedFile
 from tapehouse.bulk.formats.files import Look, check_member, container_of, look_at, members_of, raw_pieces
 from tapehouse.bulk.plan.alike import Layouts
+from tapehouse.bulk.plan.names import names
 from tapehouse.bulk.plan.paths import TEXT_SUFFIXES, find, status_reports
 from tapehouse.bulk.plan.sampled import check_sample
 from tapehouse.bulk.plan.typed import recognise_typed, table_names
@@ -35,7 +36,8 @@ def plan(paths: Sequence[str | Path], options: LoadOptions) -> list[RecognisedFi
     """
     found = find(paths)
     layouts = Layouts(options)
-    files = [file for path in found.files for file in _files(path, options, layouts)]
+    called = names(found.files)
+    files = [file for path in found.files for file in _files(path, called[path], options, layouts)]
     if found.links and files:
         note = f"links that lead out of the folder were not followed: {_named(found.links)}"
         files[0] = replace(files[0], notes=(*files[0].notes, note))
@@ -50,8 +52,8 @@ def _named(paths: Sequence[Path]) -> str:
     return ", ".join(map(str, paths[:_NAMED])) + more
 
 
-def _files(path: Path, options: LoadOptions, layouts: Layouts) -> Iterator[RecognisedFile]:
-    file = RecognisedFile(path=str(path), name=path.name, source=_source(path.name, options), size=0)
+def _files(path: Path, name: str, options: LoadOptions, layouts: Layouts) -> Iterator[RecognisedFile]:
+    file = RecognisedFile(path=str(path), name=name, source=_source(name, options), size=0)
     try:
         look = look_at(path)
         format_, compression = container_of(look.head)
@@ -141,6 +143,9 @@ def _typed(file: RecognisedFile, options: LoadOptions) -> RecognisedFile:
 
 
 def _problem(file: RecognisedFile, exc: InvalidData) -> Problem:
+    last = Path(file.path).name
+    if file.member is None and exc.message.startswith(last):
+        return Problem(exc.code, file.name + exc.message.removeprefix(last))
     named = exc.message if exc.message.startswith(file.name) else f"{file.name}: {exc.message}"
     return Problem(exc.code, named)
 
