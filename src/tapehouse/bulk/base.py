@@ -204,8 +204,9 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """How a text file is laid out.
 
     `thousands` is what groups of three digits of its numbers are separated by, if they are.
-    `width` is its number of columns, `skip` the lines before the first row; with `returns`, lines end with CR alone;
-    with `exact`, text in quotes is never a missing value.
+    `width` is its number of columns, to which rows have an empty field more when they are `trailing`: they end with a
+    delimiter, and the header does not. `skip` are the lines before the first row; with `returns`, lines end with CR
+    alone; with `exact`, text in quotes is never a missing value.
     """
 
     delimiter: str = ","
@@ -214,9 +215,15 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     encoding: str = "utf-8"
     header: bool = True
     width: int
+    trailing: bool = False
     skip: int = 0
     returns: bool = False
     exact: bool = False
+
+    @property
+    def fields(self) -> int:
+        """How many fields a row has."""
+        return self.width + self.trailing
 
 
 class TimeStyle(StrEnum):

@@ -91,6 +91,32 @@ def test_a_zip_that_was_replaced_meanwhile_is_read_anew(tmp_path: Path) -> None:
         assert load(tmp_path / "one.zip").totals.inserted == count
 
 
+def test_what_comes_after_the_last_column_further_down_is_not_lost(tmp_path: Path) -> None:
+    path = tmp_path / "KO.csv"
+    days = [
+        f"{year}-{month:02}-{day:02}" for year in range(1900, 1920) for month in range(1, 13) for day in range(1, 29)
+    ]
+    rows = [f"{day},1,3,0.5,2,10," for day in days]
+    rows[4_000] += "7"
+    rows[4_100] = rows[4_100].removesuffix(",")
+    path.write_text(HEAD + "\n".join(rows))
+    (report,) = load(path).files
+    assert report.counts.inserted == len(days) - 2
+    (rejection,) = report.rejections
+    assert rejection.reason == "the number of fields is not 6, nor 7 of which the last is empty"
+    assert [each.row for each in rejection.examples] == [rows[4_000], rows[4_100]]
+
+
+def test_rows_of_which_none_fits_say_how_many_fields_they_have(tmp_path: Path) -> None:
+    path = tmp_path / "KO.csv"
+    path.write_text(HEAD + "\n" + "\n".join(f"{row},,\r" for row in DAYS))
+    with pytest.raises(InvalidData, match=r"28 rows have 8 fields, the header has 6 \(line 3\)"):
+        load(path)
+    path.write_text(HEAD + DAYS[0][:-3])
+    with pytest.raises(InvalidData, match=r"1 row has 5 fields, the header has 6 \(line 2\)"):
+        load(path)
+
+
 @pytest.fixture
 def writing(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """A database that is being written: six rows are there, and more are in a transaction that is open."""

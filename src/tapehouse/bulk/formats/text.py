@@ -91,6 +91,8 @@ class TextParser:
         self._fixed = PRICES.intersection(self._fields) if file.decimals else frozenset[str]()
         self._time_type = time_type(file.times)
         self._wrong_width = f"the number of fields is not {self._dialect.width}"
+        if self._dialect.trailing:
+            self._wrong_width += f", nor {self._dialect.fields} of which the last is empty"
 
     def __call__(self, block: Block) -> Parsed:
         """The rows of a block, every one either good or bad."""
@@ -144,7 +146,7 @@ class TextParser:
         """The texts of a row by field; none when it has a wrong number of them."""
         text, delimiter = line.decode("utf-8", "replace"), self._dialect.delimiter
         cells = next(csv.reader([text], delimiter=delimiter), []) if '"' in text else text.split(delimiter)
-        whole = len(cells) == self._dialect.width
+        whole = len(cells) == self._dialect.fields
         return {field: cells[place] for field, place in self._fields.items()} if whole else {}
 
     def number_of(self, field: str, text: str) -> float | None:
@@ -182,16 +184,17 @@ class TextParser:
 
     def _read_with(self, data: bytes, types: dict[str, pa.DataType], nulls: list[str]) -> pa.Table:
         fields = {place: field for field, place in self._fields.items()}
-        names = [fields.get(place, f"#{place}") for place in range(self._dialect.width)]
-        return arrow_csv.read_csv(
+        names = [fields.get(place, f"#{place}") for place in range(self._dialect.fields)]
+        empty = {names[-1]: pa.null()} if self._dialect.trailing else {}  # an error when it is not empty
+        table = arrow_csv.read_csv(
             pa.BufferReader(data),
             read_options=arrow_csv.ReadOptions(use_threads=False, column_names=names, block_size=len(data) + 1),
             parse_options=arrow_csv.ParseOptions(
                 delimiter=self._dialect.delimiter, newlines_in_values=QUOTE in data, ignore_empty_lines=True
             ),
             convert_options=arrow_csv.ConvertOptions(
-                column_types=types,
-                include_columns=list(types),
+                column_types=types | empty,
+                include_columns=[*types, *empty],
                 null_values=nulls,
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=not self._dialect.exact,
@@ -199,6 +202,7 @@ class TextParser:
             ),
             memory_pool=_POOL,
         )
+        return table.select(list(types)) if empty else table
 
     @staticmethod
     def _columns(table: pa.Table) -> dict[str, pa.Array]:
@@ -207,7 +211,9 @@ class TextParser:
     def _diagnose(self, block: Block) -> Parsed:
         """Read everything as text, and judge value by value; for blocks in which something does not fit."""
         rows, widths = self._rows(block)
-        whole = (widths == self._dialect.width) & ~_unclosed(block, rows)
+        whole = (widths == self._dialect.fields) & ~_unclosed(block, rows)
+        if self._dialect.trailing:
+            whole &= self._end_empty(block, rows)
         wrong, rows = rows.take(np.flatnonzero(~whole)), rows.take(np.flatnonzero(whole))
         bad: list[_Bad] = [(wrong, lambda: [self._reason(row.row) for row in texts_of(block, wrong)])]
         verdict = Verdict(len(rows))
@@ -217,6 +223,14 @@ class TextParser:
         typed = {field: self._convert(field, column, verdict) for field, column in texts.items()}
         good = self._judge(typed, verdict)
         return parsed(block, good, verdict, [*bad, (rows.take(verdict.bad), verdict.reasons_of_bad)])
+
+    def _end_empty(self, block: Block, rows: Rows) -> np.ndarray:
+        """Which rows have nothing in their last field."""
+        delimiter = self._dialect.delimiter.encode()
+        last = (
+            block.data[start:end].rpartition(delimiter)[2] for start, end in zip(rows.starts, rows.ends, strict=True)
+        )
+        return np.array([cell.strip().strip(QUOTE).decode("utf-8", "replace") in NULLS for cell in last], bool)
 
     def _reason(self, row: str) -> str:
         return UNCLOSED if row.count('"') % 2 else self._wrong_width
@@ -242,7 +256,7 @@ class TextParser:
         if newlines == 0:
             return None
         delimiters = block.data.count(self._dialect.delimiter.encode(), start, end)
-        if widths[row] == self._dialect.width and delimiters < (newlines + 1) * (self._dialect.width - 1):
+        if widths[row] == self._dialect.fields and delimiters < (newlines + 1) * (self._dialect.fields - 1):
             return None
         return lines_of(block, start, end, int(rows.lines[row]))
 

@@ -121,7 +121,9 @@ def _rows(sample: Sample, seen: Seen) -> list[list[str]] | None:
         lines.pop()
     lines += tail.decode().split("\n")[1:]
     rows = [line.rstrip("\r").split(seen.dialect.delimiter) for line in lines if line.strip()]
-    fits = len(rows) >= _LEAST_ROWS and all(len(row) == seen.dialect.width for row in rows)
+    fits = len(rows) >= _LEAST_ROWS and all(len(row) == seen.dialect.fields for row in rows)
+    if seen.dialect.trailing:
+        fits = fits and not any(row.pop() for row in rows)
     return rows if fits else None
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from tapehouse.bulk.base import Dialect, LoadOptions, RecognisedFile, Times
 from tapehouse.bulk.formats.zones import Zone
-from tapehouse.bulk.recognise.dialect import Layout, names_without_header
+from tapehouse.bulk.recognise.dialect import TRAILING, Layout, names_without_header
 from tapehouse.bulk.recognise.known import Known, is_row_number, known_of
 from tapehouse.bulk.recognise.names import UNNAMED, Columns, match, plain
 from tapehouse.bulk.recognise.stamps import Reading, reading_of
@@ -51,7 +51,7 @@ def recognise_text(file: RecognisedFile, layout: Layout, options: LoadOptions) -
     columns = match(names, options.mapping, options.kind)
     if not layout.rows:
         recognise_columns(file, names, columns, known, options)
-        raise UnreadableFile("the file has a header and no rows", more=True)
+        raise UnreadableFile(layout.misfit or "the file has a header and no rows", more=True)
     cells, first = _cells(layout.rows, names, columns)
     reading = reading_of(cells[first], _clocks(cells, first), options.time_format)
     why = f"as {known.description.name} writes them" if known and known.description.time_format else reading.why
@@ -74,9 +74,10 @@ def with_layout(file: RecognisedFile, seen: Seen, reading: Reading, symbols: Seq
     file = recognise_columns(file, seen.names, seen.columns, seen.known, seen.options)
     exact = seen.known is not None and seen.known.description.exact
     dialect = msgspec.structs.replace(seen.dialect, exact=exact)
-    changes: dict[str, Any] = {"dialect": dialect, "decimals": seen.decimals}
+    notes = (*file.notes, TRAILING) if dialect.trailing else file.notes
+    changes: dict[str, Any] = {"dialect": dialect, "decimals": seen.decimals, "notes": notes}
     if seen.known is not None and seen.known.description.note:
-        changes["notes"] = (*file.notes, seen.known.description.note)
+        changes["notes"] = (*notes, seen.known.description.note)
     of_rows = None if symbols is None else [symbols[row] for row in reading.good]
     return recognise_times(
         msgspec.structs.replace(file, **changes), reading._replace(why=seen.why), of_rows, seen.known, seen.options

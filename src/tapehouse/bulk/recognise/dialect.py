@@ -15,6 +15,7 @@ from tapehouse.bulk.recognise.names import known_names
 from tapehouse.errors import UnreadableFile, UnrecognisedFile
 
 DELIMITERS = ",;\t|"
+TRAILING = "rows end with a delimiter more than the header, and the empty field after it is not taken"
 HEADER_LINES = 20
 """A header is looked for in this many lines; what comes before it are titles and remarks."""
 LINE_CHARACTERS = csv.field_size_limit()
@@ -41,7 +42,8 @@ class Sample(msgspec.Struct, frozen=True):
 class Layout(msgspec.Struct, frozen=True):
     """The dialect, the names of the columns (their numbers when there is no header), the sample's rows, remarks.
 
-    `symbol` is the one that the header names for all columns, as yfinance does.
+    `symbol` is the one that the header names for all columns, as yfinance does. `misfit` says why no row is as wide
+    as the header, if so.
     """
 
     dialect: Dialect
@@ -49,6 +51,7 @@ class Layout(msgspec.Struct, frozen=True):
     rows: list[list[str]]
     notes: list[str]
     symbol: str | None = None
+    misfit: str | None = None
 
 
 def layout_of(sample: Sample, options: LoadOptions) -> Layout:
@@ -85,6 +88,7 @@ def _layout(sample: Sample, options: LoadOptions) -> Layout:
     skip, rows = skip + more, rows[more:]
     tail = _lines(decoded(sample.tail, encoding), returns, True)[1:] if encoding != "utf-16" else []
     rows += [row for row in csv.reader(tail, delimiter=delimiter, skipinitialspace=True) if row]
+    trailing = bool(header) and _trailing(rows, len(names))
     decimal = options.decimal or _decimal(rows, delimiter)
     dialect = Dialect(
         delimiter=delimiter,
@@ -93,10 +97,29 @@ def _layout(sample: Sample, options: LoadOptions) -> Layout:
         encoding=encoding,
         header=bool(header),
         width=len(names),
+        trailing=trailing,
         skip=_lines_before(lines, parsed, delimiter, skip),
         returns=returns,
     )
-    return Layout(dialect, names, [row for row in rows if len(row) == len(names)], notes, symbol)
+    fitting = [row[: dialect.width] for row in rows if len(row) == dialect.fields]
+    misfit = None if fitting or not rows else _misfit(rows, dialect, lines, whole=sample.whole)
+    return Layout(dialect, names, fitting, notes, symbol, misfit)
+
+
+def _trailing(rows: Sequence[Sequence[str]], width: int) -> bool:
+    """Whether most rows end with a delimiter that the header has not, and none has anything after it."""
+    more = [row for row in rows if len(row) == width + 1]
+    return 2 * len(more) > len(rows) and not any(row[-1] for row in more)
+
+
+def _misfit(rows: Sequence[Sequence[str]], dialect: Dialect, lines: Sequence[str], *, whole: bool) -> str:
+    """Why no row fits: how many fields most have, and where the first of these is."""
+    ((width, count),) = Counter(map(len, rows)).most_common(1)
+    reader = csv.reader(lines, delimiter=dialect.delimiter, skipinitialspace=True)
+    first = next((reader.line_num for row in reader if reader.line_num > dialect.skip and len(row) == width), None)
+    found = f"{count:,}{'' if whole else ' of the first and last'} row{'s have' if count > 1 else ' has'}"
+    where = "" if first is None else f" (line {first:,})"
+    return f"{found} {width} field{'s' * (width != 1)}, the header has {dialect.width}{where}"
 
 
 def _more_header(rows: Sequence[Sequence[str]]) -> tuple[int, str | None]:

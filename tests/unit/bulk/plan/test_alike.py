@@ -97,6 +97,11 @@ FOLDERS: dict[str, tuple[dict[str, str], dict[str, Any], int]] = {
         {},
         2,
     ),
+    "a delimiter at the end of rows, and another file without": (
+        {f"S{n}.csv": f"{HEAD}\n{days(start=n)}".replace(",10\n", ",10\n" if n == 2 else ",10,\n") for n in range(4)},
+        {},
+        2,
+    ),
     "quotes around it": ({f"S{n}.csv": f"{HEAD}\n{days()}".replace("1.5", '"1.5"') for n in range(3)}, {}, 0),
 }
 
