@@ -14,7 +14,7 @@ from tapehouse.bulk.base import Dialect, LoadOptions, RecognisedFile, Times
 from tapehouse.bulk.formats.zones import Zone
 from tapehouse.bulk.recognise.dialect import TRAILING, Layout, names_without_header
 from tapehouse.bulk.recognise.known import Known, is_row_number, known_of
-from tapehouse.bulk.recognise.names import UNNAMED, Columns, match, plain
+from tapehouse.bulk.recognise.names import DAY_FIRST, UNNAMED, Columns, match, plain
 from tapehouse.bulk.recognise.stamps import Reading, reading_of
 from tapehouse.bulk.recognise.steps import Step, interval_of, named_interval, newest_first
 from tapehouse.bulk.recognise.symbols import stem_of, symbol_of, symbol_said
@@ -53,7 +53,8 @@ def recognise_text(file: RecognisedFile, layout: Layout, options: LoadOptions) -
         recognise_columns(file, names, columns, known, options)
         raise UnreadableFile(layout.misfit or "the file has a header and no rows", more=True)
     cells, first = _cells(layout.rows, names, columns)
-    reading = reading_of(cells[first], _clocks(cells, first), options.time_format)
+    day_first = plain(names[columns.places[first]]) in DAY_FIRST
+    reading = reading_of(cells[first], _clocks(cells, first), options.time_format, day_first=day_first)
     why = f"as {known.description.name} writes them" if known and known.description.time_format else reading.why
     seen = Seen(
         names=names,

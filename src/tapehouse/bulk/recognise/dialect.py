@@ -242,6 +242,7 @@ def _thousands(rows: Sequence[Sequence[str]], decimal: str) -> str | None:
     cells = [cell.strip() for row in rows[:200] for cell in row if sign in cell and _GROUPED[sign].match(cell.strip())]
     digits = re.compile(rf"[+-]?\$?[\d{re.escape(sign + decimal)}]+")
     others = [cell for row in rows[:200] for cell in row if sign in cell and digits.fullmatch(cell.strip())]
+    others = [cell for cell in others if not _TIME.match(cell.strip())]  # 02.01.2024 has no thousands
     sure = any(decimal in cell or cell.count(sign) > 1 for cell in cells)
     return sign if sure and len(cells) == len(others) else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from unicodedata import normalize
 
 import msgspec
 
@@ -16,14 +17,17 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
         *("timestamp", "datetime", "ts", "opentime", "gmttime", "utctime", "localtime", "unix", "unixtime", "epoch"),
         *("tsevent", "participanttimestamp", "transacttime", "bartime", "t"),
     ),
-    "date": ("date", "day", "tradedate", "dtyyyymmdd", "yyyymmdd"),
-    "time": ("time", "hhmmss", "timeofday"),
+    "date": ("date", "day", "tradedate", "dtyyyymmdd", "yyyymmdd", "datum"),
+    "time": ("time", "hhmmss", "timeofday", "zeit", "uhrzeit"),
     "symbol": ("symbol", "ticker", "instrument", "instrumentid", "pair", "sym", "tic", "code"),
-    "open": ("open", "o", "openprice", "firstprice"),
-    "high": ("high", "h", "highprice", "max"),
-    "low": ("low", "l", "lowprice", "min"),
-    "close": ("close", "c", "closeprice", "last", "lastprice", "closelast"),
-    "volume": ("volume", "vol", "v", "totalvolume", "volumetraded", "basevolume", "tickvol", "tickvolume"),
+    "open": ("open", "o", "openprice", "firstprice", "eroeffnung", "eroeffnungskurs", "erster"),
+    "high": ("high", "h", "highprice", "max", "hoch", "hoechst", "hoechstkurs", "tageshoch"),
+    "low": ("low", "l", "lowprice", "min", "tief", "tiefst", "tiefstkurs", "tagestief"),
+    "close": ("close", "c", "closeprice", "last", "lastprice", "closelast", "schluss", "schlusskurs"),
+    "volume": (
+        *("volume", "vol", "v", "totalvolume", "volumetraded", "basevolume", "tickvol", "tickvolume"),
+        *("stuecke", "stueck", "volumen"),  # with pieces beside it, Volumen is the turnover in euros
+    ),
     "vwap": ("vwap", "vw", "averageprice", "weightedaverage", "volumeweightedaverageprice"),
     "trades": ("trades", "count", "n", "tradecount", "numberoftrades", "transactions", "numtrades"),
     "adj_close": ("adjclose", "adjustedclose", "closeadj", "adjcloseprice"),
@@ -52,9 +56,13 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
 }
 """Per field, the spellings without case, spaces and signs; the earlier one counts when a file has two of them."""
 
+DAY_FIRST = frozenset(("datum",))
+"""Who calls a date that (in German, Dutch, Swedish ...) never writes the month before the day."""
+
 UNNAMED = frozenset(("", "unnamed0", "index", "level0", "indexlevel0"))
 """What pandas and Polars call, in effect, the index of a data frame without a name."""
 
+_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
 _KNOWN = frozenset(spelling for each in SPELLINGS.values() for spelling in each)
 _TELLING = {Kind.BARS: ("open", "high", "low", "close"), Kind.QUOTES: ("bid", "ask"), Kind.TRADES: ("price", "size")}
 _TIMES = ("timestamp", "date", "time")
@@ -70,8 +78,11 @@ class Columns(msgspec.Struct, frozen=True):
 
 @lru_cache(maxsize=4096)
 def plain(name: str) -> str:
-    """A column's name without what spellings differ in: `<Adj Close>` and `adj_close` are both `adjclose`."""
-    return re.sub(r"[^0-9a-z]", "", name.lower())
+    """A column's name without what spellings differ in: `<Adj Close>` and `adj_close` are both `adjclose`.
+
+    So are umlauts and what stands for them: `Eröffnung` is `eroeffnung`.
+    """
+    return re.sub(r"[^0-9a-z]", "", normalize("NFC", name).lower().translate(_UMLAUTS))
 
 
 def known_names(names: Sequence[str]) -> int:

@@ -59,17 +59,19 @@ class Reading(NamedTuple):
     whole_days: bool
 
 
-def reading_of(texts: Sequence[str], clocks: Sequence[str] | None, said: str | None = None) -> Reading:
+def reading_of(
+    texts: Sequence[str], clocks: Sequence[str] | None, said: str | None = None, *, day_first: bool = False
+) -> Reading:
     """How the sample's times (or its dates and `clocks`) are written; `UnrecognisedFile` when nothing or too much fits.
 
-    `said` is the user's `--time-format`.
+    `said` is the user's `--time-format`; with `day_first`, no date begins with its month.
     """
     columns = [[text.strip() for text in each] for each in (texts, clocks) if each is not None]
     if said:
         return _said(columns, said)
     if len(columns) == 1 and (reading := _epoch(columns[0]) or _iso(columns[0])):
         return reading
-    return _format(columns)
+    return _format(columns, day_first=day_first)
 
 
 def read_as(columns: Sequence[Sequence[str]], times: Times) -> tuple[np.ndarray, np.ndarray]:
@@ -150,9 +152,10 @@ def _iso(texts: list[str]) -> Reading | None:
     return reading if len(reading.good) else None
 
 
-def _format(columns: list[list[str]]) -> Reading:
+def _format(columns: list[list[str]], *, day_first: bool) -> Reading:
     """The format that fits most of the sample; when day and month can be taken for each other, it is refused."""
-    fitting = [_fit(columns, form) for form in _formats(columns)]
+    formats = [form for form in _formats(columns) if not (day_first and form.startswith("%m"))]
+    fitting = [_fit(columns, form) for form in formats]
     fitting = [reading for reading in fitting if len(reading.good) > len(columns[0]) // 2]
     if not fitting:
         shown = " ".join(each[0] for each in columns)

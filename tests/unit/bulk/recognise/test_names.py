@@ -22,6 +22,16 @@ def test_case_spaces_and_signs_do_not_matter(name: str) -> None:
     assert found.places["adj_close"] == 6
 
 
+@pytest.mark.parametrize("name", ["Eröffnung", "ERÖFFNUNG", "Ero\u0308ffnung", "Eroeffnung"])
+def test_umlauts_are_what_stands_for_them(name: str) -> None:
+    assert match(["Datum", name, "Hoch", "Tief", "Schluss", "Volumen"], {}).places["open"] == 1
+
+
+def test_pieces_and_not_the_turnover_beside_them_are_the_volume() -> None:
+    names = ["Datum", "Erster", "Hoch", "Tief", "Schlusskurs", "Volumen", "Stücke"]
+    assert match(names, {}).places["volume"] == 6
+
+
 @pytest.mark.parametrize(
     ("names", "kind"),
     [
