@@ -158,6 +158,8 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
         self._check_names()
         if self.on_conflict is OnConflict.PREFER and not self.prefer:
             raise InvalidRequest("on_conflict=prefer needs the order of the sources, best first (prefer)")
+        if self.prefer and self.on_conflict is not OnConflict.PREFER:
+            raise InvalidRequest(f"prefer is for on_conflict=prefer: it means nothing with {self.on_conflict}")
         if not 0 <= self.max_bad_share <= 1:
             raise InvalidRequest(f"max_bad_share is between 0 and 1, not {self.max_bad_share}")
         if self.delimiter in ("\\t", "tab"):
@@ -165,6 +167,10 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
         for option in ("delimiter", "decimal"):
             if (sign := getattr(self, option)) is not None and len(sign.encode()) != 1:
                 raise InvalidRequest(f"{option} is one ASCII character, not {sign!r}")
+        if self.decimal not in (None, ".", ","):
+            raise InvalidRequest(f"decimal is the mark in numbers, '.' or ',', not {self.decimal!r}")
+        if self.threads is not None and self.threads < 1:
+            raise InvalidRequest(f"threads are 1 or more, not {self.threads}; without it, one per core")
 
     def _check_names(self) -> None:
         try:

@@ -278,6 +278,10 @@ def test_the_symbol_from_the_folder(tmp_path: Path) -> None:
         ({"on_conflict": "fight"}, InvalidRequest),
         ({"max_bad_share": 1.5}, InvalidRequest),
         ({"delimiter": "||"}, InvalidRequest),
+        ({"decimal": "x"}, InvalidRequest),
+        ({"threads": 0}, InvalidRequest),
+        ({"prefer": ("a", "b")}, InvalidRequest),
+        ({"prefer": ("a", "b"), "on_conflict": "keep"}, InvalidRequest),
     ],
 )
 def test_options_that_make_no_sense_are_errors_of_the_call(

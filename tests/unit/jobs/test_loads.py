@@ -218,7 +218,7 @@ def test_what_waits_outlives_its_process(waiting: Here, tmp_path: Path, allowed:
         each.begin("year/days.csv")
         each.write(HEADLESS.encode())
         each.end()
-    options = msgspec.structs.replace(DAILY, batch="mine", prefer=("a",), formats=(OWN,))
+    options = msgspec.structs.replace(DAILY, batch="mine", on_conflict="prefer", prefer=("a",), formats=(OWN,))
     sent = waiting.loads.load_upload(upload, LoadOptions())
     cut = waiting.loads.load_upload(lost, LoadOptions())
     (lost.folder / "year" / "days.csv").write_text("A,")

@@ -65,6 +65,10 @@ def load(
     words |= {"delimiter": delimiter, "decimal": decimal, "encoding": encoding, "source": source, "batch": batch}
     words |= {"resume": resume, "max_bad_share": max_bad_share, "threads": threads}
     options = _options(words, map_, kind, interval, on_conflict, prefer)
+    if dry_run and resume is not None:
+        raise typer.BadParameter(
+            "only a load goes on; --dry-run says what one from the beginning does", param_hint="--resume"
+        )
     if dry_run:
         raise typer.Exit(_survey(paths, options, instruments, json))
     said: set[str] = set()

@@ -33,11 +33,11 @@ SymbolFrom = Annotated[
 Zone = Annotated[str | None, typer.Option(help="The zone of times that state none: America/New_York, +05:30.")]
 TimeFormat = Annotated[str | None, typer.Option(help="As of strftime, or s, ms, us, ns for epochs.")]
 Delimiter = Annotated[str | None, typer.Option(help="What stands between columns.")]
-Decimal = Annotated[str | None, typer.Option(help="The decimal mark.")]
+Decimal = Annotated[str | None, typer.Option(help="The decimal mark, . or ,")]
 Encoding = Annotated[str | None, typer.Option(help="Of text files.")]
 Source = Annotated[str | None, typer.Option(help="Where the rows are from; default: the file's name.")]
 Conflict = Annotated[str, typer.Option("--on-conflict", metavar="HOW", help="replace, keep, prefer or error.")]
-Prefer = Annotated[str | None, typer.Option(metavar="SOURCE,SOURCE", help="For prefer: best first.")]
+Prefer = Annotated[str | None, typer.Option(metavar="SOURCE,SOURCE", help="For --on-conflict prefer: best first.")]
 Batch = Annotated[str | None, typer.Option(help="What the load is called; default: a new name.")]
 Resume = Annotated[
     str | None,
