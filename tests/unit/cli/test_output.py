@@ -18,12 +18,16 @@ from tapehouse.bulk.base import (
     RecognisedFile,
     Standing,
 )
+from tapehouse.bulk.checks.base import Look, Tally
+from tapehouse.bulk.checks.documents import record
 from tapehouse.cli import context, tables
+from tapehouse.cli.loads.commands import quality
 from tapehouse.cli.loads.progress import progress, said
 from tapehouse.cli.loads.report import exit_code, standing_said
 from tapehouse.client.jobs.sending import Sending
 from tapehouse.errors import NotFound, Unauthenticated
 from tapehouse.model import Commit, Kind
+from tapehouse.store.duckdb import DuckDBStore
 
 
 def test_a_table_in_a_pipe_is_aligned(capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,3 +170,15 @@ def test_what_a_certificate_proves(standing: Standing | None, lines: list[str]) 
         batch="b", formula="f", checked=1, after=0, head=1, counts=Counts(), series=[], standing=standing
     )
     assert standing_said(certificate) == lines
+
+
+def test_what_decided_a_grade_has_a_column(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    tally = Tally(rows=100, inspected=50, quarantined=900, errors=25, warnings=2, expected=60, missing=9, holes=8)
+    store = DuckDBStore(tmp_path / "data")
+    record(store, [Look(symbol="A", kind=Kind.TRADES, interval=None, first=1, last=2, tally=tally)])
+    store.close()
+    quality(store=str(tmp_path / "data"))
+    names, row = capsys.readouterr().out.splitlines()
+    assert names.split()[-7:] == ["rows", "inspected", "quarantined", "errors", "warnings", "missing", "holes"]
+    assert row.split()[-7:] == ["100", "50", "900", "25", "2", "9", "8"]
+    assert "quarantined: 90.0000%, errors: 50.0000%" in row

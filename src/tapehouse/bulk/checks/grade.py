@@ -50,7 +50,21 @@ def grade(tally: Tally) -> tuple[Grade | None, str]:
     best = {name: _grade_of(place, found[name]) for place, name in enumerate(SHARES)}
     weight = dict(zip(SHARES, THRESHOLDS[Grade.A], strict=True))
     worst = max(SHARES, key=lambda name: (best[name], found[name] / weight[name]))
-    return best[worst], f"{worst}: {found[worst]:.4%}" if found[worst] else "nothing found"
+    return best[worst], _said(worst, found[worst], tally) if found[worst] else "nothing found"
+
+
+def _said(worst: str, share: float, tally: Tally) -> str:
+    """The share in the words of the counts that made it: rows in quarantine are told from wrong ones."""
+    if worst != "errors":
+        return _percent(worst, share)
+    quarantined = _share(tally.quarantined, tally.rows + tally.quarantined)
+    parts = {"quarantined": quarantined, "errors": _share(tally.errors, tally.inspected)}
+    return ", ".join(_percent(name, part) for name, part in parts.items() if part)
+
+
+def _percent(name: str, share: float) -> str:
+    """A row of which several rules say something counts for each: there may be more than one for a row."""
+    return f"{name}: {share:.4%}" if share <= 1 else f"{name}: {share:.1f} for each row"
 
 
 def _grade_of(place: int, share: float) -> Grade:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tapehouse.store.base import Batch, Undone
 
 _SHOWN = 10
+_COUNTS = ("rows", "inspected", "quarantined", "errors", "warnings", "missing", "holes")
+"""All counts that make a grade: what decided it is among them."""
 
 Limit = Annotated[int, typer.Option("--limit", "-n", help="At most so many, newest first.")]
 
@@ -143,7 +145,7 @@ def quality(
     if json:
         emit([timed(each) for each in found])
         return
-    names = ("symbol", "kind", "interval", "grade", "decided by", "rows", "inspected", "errors", "warnings", "missing")
+    names = ("symbol", "kind", "interval", "grade", "decided by", *_COUNTS)
     tables.show(names, [_graded(each) for each in found])
     if stale := sum(each.stale for each in found):
         say(f"{stale:,} grades are stale: rows may be gone that they were made of (`tapehouse quality --check`)")
@@ -154,9 +156,9 @@ def quality(
 
 
 def _graded(each: Quality) -> tuple[Any, ...]:
-    tally, interval = each.tally, None if each.interval is None else str(each.interval)
+    interval = None if each.interval is None else str(each.interval)
     grade = None if each.grade is None else f"{each.grade} (stale)" if each.stale else str(each.grade)
-    counts = (tally.rows, tally.inspected, tally.errors, tally.warnings, tally.missing)
+    counts = (getattr(each.tally, name) for name in _COUNTS)
     return each.symbol, str(each.kind), interval, grade, each.decided_by, *counts
 
 

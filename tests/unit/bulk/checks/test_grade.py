@@ -100,7 +100,12 @@ def test_each_threshold_is_where_the_table_says(place: int, letter: Grade) -> No
 def test_the_share_that_decided_is_named() -> None:
     assert grade(Tally(rows=1_000, inspected=1_000)) == (Grade.A, "nothing found")
     assert grade(Tally(rows=1_000, inspected=1_000, warnings=1)) == (Grade.A, "warnings: 0.1000%")
-    assert grade(Tally(rows=1_000, inspected=1_000, warnings=1, quarantined=250)) == (Grade.F, "errors: 20.0000%")
+    assert grade(Tally(rows=1_000, inspected=1_000, warnings=1, quarantined=250)) == (Grade.F, "quarantined: 20.0000%")
+    assert grade(Tally(rows=100, inspected=50, errors=5)) == (Grade.F, "errors: 10.0000%")
+    both = Tally(rows=100, inspected=100, errors=50, quarantined=900)
+    assert grade(both) == (Grade.F, "quarantined: 90.0000%, errors: 50.0000%")
+    assert grade(Tally(rows=10, inspected=10, warnings=20)) == (Grade.F, "warnings: 2.0 for each row")
+    assert grade(Tally(rows=10, inspected=10, expected=20, holes=10)) == (Grade.F, "holes: 50.0000%")
     assert grade(Tally(rows=1_000)) == (None, "no row was inspected")
 
 
