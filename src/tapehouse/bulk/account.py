@@ -174,17 +174,21 @@ class FileLoad:
         else:
             self.blocks, self.place = piece.blocks, piece.place
 
-    def too_many_bad(self, options: LoadOptions) -> Problem | None:
-        """Why the file is given up, when it is."""
+    def too_many_bad(self, options: LoadOptions, *, ended: bool = False) -> Problem | None:
+        """Why the file is given up, when it is; one that has `ended` is judged however few rows it had."""
         counts = self.report.counts
-        if counts.quarantined < options.max_bad_rows or counts.quarantined <= counts.read * options.max_bad_share:
+        least = 1 if ended else options.max_bad_rows
+        if counts.quarantined < least or counts.quarantined <= counts.read * options.max_bad_share:
             return None
         worst = max(self.reasons.rejections.values(), key=lambda each: each.rows)
         shown = "".join(f", for example line {row.line:,}: {row.row[:120]!r}" for row in worst.examples[:1])
+        waits = counts.unwritten == counts.read - counts.quarantined
+        kept = "none of it was stored" if waits else "what was read of it before stays stored"
+        rest = f"Of the file {kept}" if ended else "The rest of the file was not read"
         return Problem(
             InvalidData.code,
-            f"{self.file.name}: {counts.quarantined:,} of the first {counts.read:,} rows are bad, mostly since "
-            f"{worst.reason}{shown}. The rest of the file was not read; mend the file or the options, "
+            f"{self.file.name}: {counts.quarantined:,} of {'its' if ended else 'the first'} {counts.read:,} rows are "
+            f"bad, mostly since {worst.reason}{shown}. {rest}; mend the file or the options, "
             "or allow more bad rows (max_bad_share)",
         )
 

@@ -113,7 +113,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     `symbol_from` is `name`, `folder`, or a regular expression whose first group, searched in the path, is the symbol.
     `time_format` is a strftime format, or `s`, `ms`, `us`, `ns` for epochs. `timezone` is a name (`America/New_York`)
     or an offset (`+05:30`). `formats` are layouts of the user's own, tried before those that are built in. A file is
-    given up when more than `max_bad_share` of its rows, and at least `max_bad_rows`, are bad.
+    given up when more than `max_bad_share` of its rows are bad: at its end, or once `max_bad_rows` are.
 
     All commits of a load carry the name `batch`; `resume` names the batch of an earlier load that is to go on, or
     `NEWEST`. `threads` of `workers` parse blocks of `block_bytes`; a commit has `batch_rows`, None: as many as are

@@ -349,6 +349,21 @@ def test_a_million_bad_rows_stop_the_file_with_its_reason(load: Any) -> None:
     assert counts.inserted == 0
 
 
+@pytest.mark.parametrize(("good", "bad", "given_up"), [(25, 225, True), (2, 2, False), (2, 3, True), (3, 2, False)])
+def test_a_small_file_of_which_most_rows_are_bad_is_not_stored(load: Any, good: int, bad: int, given_up: bool) -> None:
+    rows = [*good_rows(good), *(bar(good + n, values="10,9,8,9,1") for n in range(bad))]
+    loaded = load(text(rows), block_bytes=1_000)
+    counts = loaded.file.counts
+    assert (counts.read, counts.quarantined) == (good + bad, bad)
+    assert (counts.inserted, counts.unwritten) == ((0, good) if given_up else (good, 0))
+    assert len(loaded.quarantined()) == bad
+    assert (loaded.file.problem is not None) == given_up
+    if loaded.file.problem is not None:
+        said = f"{bad:,} of its {good + bad:,} rows are bad, mostly since high is below open"
+        assert said in loaded.file.problem.message
+        assert "none of it was stored" in loaded.file.problem.message
+
+
 def test_bad_rows_can_be_allowed_all(load: Any) -> None:
     rows = "AAPL,2024-01-02T14:30:00Z,10,9,8,9,1\n" * 100_000
     loaded = load(f"{HEADER}\n{bar(0)}\n{bar(1)}\n{bar(2)}\n{rows}", max_bad_share=1.0, block_bytes=1 << 20)
@@ -385,7 +400,7 @@ def test_parquet_with_its_own_types(tmp_path: Path) -> None:
         }
     )
     pq.write_table(table, tmp_path / "bars.parquet")
-    loaded = Loaded(tmp_path, [tmp_path / "bars.parquet"])
+    loaded = Loaded(tmp_path, [tmp_path / "bars.parquet"], max_bad_share=1)
     assert loaded.file.counts == Counts(read=4, quarantined=3, inserted=1, commits=1)
     assert [(row["line"], row["reason"]) for row in loaded.quarantined()] == [
         ("1", "volume is not a number that float64 holds"),

@@ -376,7 +376,7 @@ def _reject_commas(texts: pa.Array, values: pa.Array, field: str, verdict: Verdi
     if values.null_count > texts.null_count:
         either = pc.match_substring_regex(texts, r"^[+-]?\d{1,3}([.,]\d{3})+([.,]\d*)?$")
         lost = pc.and_(pc.is_null(values), either).fill_null(False)
-        reason = f"{field} may have groups of thousands or three decimals, and the file does not show which"
+        reason = f"{field} may have groups of thousands or three decimals, and the file does not show which (--decimal says it)"
         verdict.reject(lost.to_numpy(zero_copy_only=False), reason)
 
 

@@ -28,6 +28,8 @@ _GROUPED = {
     ",": re.compile(r"[+-]?\$?\d{1,3}(,\d{3})+(\.\d*)?$"),
     ".": re.compile(r"[+-]?\$?\d{1,3}(\.\d{3})+(,\d*)?$"),
 }
+_DECIMALS = {sign: re.compile(rf"[+-]?(\d*\{sign}(\d{{1,2}}|\d{{4,}})|(\d{{4,}}|0*)\{sign}\d+)$") for sign in ".,"}
+"""Numbers in which the sign cannot separate groups of thousands."""
 _TIME = re.compile(r"(\d{8}|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4})([ T].*)?$|\d{10}(\d{3}){0,3}(\.\d+)?$")
 
 
@@ -93,7 +95,7 @@ def _layout(sample: Sample, options: LoadOptions) -> Layout:
     dialect = Dialect(
         delimiter=delimiter,
         decimal=decimal,
-        thousands=_thousands(rows, decimal),
+        thousands=_thousands(rows, decimal, sure=options.decimal is not None or _shows(rows, delimiter, decimal)),
         encoding=encoding,
         header=bool(header),
         width=len(names),
@@ -220,30 +222,40 @@ def _lines_before(lines: Sequence[str], parsed: list[list[str]], delimiter: str,
 
 
 def _decimal(rows: Sequence[Sequence[str]], delimiter: str) -> str:
-    """A comma when more cells are numbers with a comma than with a point.
+    """The sign that some number can only have before decimals; else a comma when more numbers have it than a point.
 
     Between commas such cells are in quotes, and `1,234` may be a thousand: there some have to show that it is not.
     """
     cells = [cell.strip() for row in rows[:200] for cell in row if _NUMBER.match(cell.strip())]
     if any("," in cell and _GROUPED["."].match(cell.strip()) for row in rows[:200] for cell in row):
         return ","
+    points, signs = (any(_DECIMALS[sign].match(cell) for cell in cells) for sign in ".,")
+    if points != signs:
+        return "." if points else ","
     commas = [cell for cell in cells if "," in cell]
     if delimiter == "," and all(len(cell.rpartition(",")[2]) == 3 for cell in commas):
         return "."
     return "," if len(commas) > sum("." in cell for cell in cells) else "."
 
 
-def _thousands(rows: Sequence[Sequence[str]], decimal: str) -> str | None:
+def _shows(rows: Sequence[Sequence[str]], delimiter: str, decimal: str) -> bool:
+    """Whether some number has that decimal mark where it cannot be another; between commas a point is one."""
+    signs = _NUMBER if (delimiter, decimal) == (",", ".") else _DECIMALS[decimal]
+    return any(decimal in cell and signs.match(cell.strip()) for row in rows[:200] for cell in row)
+
+
+def _thousands(rows: Sequence[Sequence[str]], decimal: str, *, sure: bool) -> str | None:
     """What separates groups of three digits, when all numbers of the sample that have it do so.
 
-    `1,234` alone may be a number with three decimals: some have to have a group and decimals, or two groups.
+    `1,234` alone may be a number with three decimals, unless the decimal mark is `sure`: a number here may show it by
+    a group and decimals, or by two groups.
     """
     sign = "," if decimal == "." else "."
     cells = [cell.strip() for row in rows[:200] for cell in row if sign in cell and _GROUPED[sign].match(cell.strip())]
     digits = re.compile(rf"[+-]?\$?[\d{re.escape(sign + decimal)}]+")
     others = [cell for row in rows[:200] for cell in row if sign in cell and digits.fullmatch(cell.strip())]
     others = [cell for cell in others if not _TIME.match(cell.strip())]  # 02.01.2024 has no thousands
-    sure = any(decimal in cell or cell.count(sign) > 1 for cell in cells)
+    sure = sure or any(decimal in cell or cell.count(sign) > 1 for cell in cells)
     return sign if sure and len(cells) == len(others) else None
 
 

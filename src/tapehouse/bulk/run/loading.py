@@ -151,6 +151,8 @@ class Loading:
 
     def _end(self, fed: Fed) -> None:
         fed.file.read_to_end()
+        if problem := fed.file.too_many_bad(self.options, ended=True):
+            self._abandon(fed.file, problem)
         self._gather(Piece(file=fed.file, end=True, problem=fed.problem))
         if not self._together:
             self._flush()

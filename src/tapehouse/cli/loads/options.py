@@ -50,7 +50,12 @@ Instruments = Annotated[Path | None, typer.Option(metavar="FILE", help="Put thes
 Quarantine = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="For bad rows; default: quarantine in the data folder.")
 ]
-BadShare = Annotated[float, typer.Option(help="Give a file up when more of its rows are bad.")]
+BadShare = Annotated[
+    float,
+    typer.Option(
+        help="Give a file up when more than this share of its rows is bad: at its end, or from 1,000 bad rows on."
+    ),
+]
 Threads = Annotated[int | None, typer.Option(help="For parsing; default: one per core.")]
 IfEmpty = Annotated[bool, typer.Option("--if-empty", help="Do nothing when the store holds anything.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 when any row is bad.")]

@@ -88,6 +88,38 @@ def test_groups_of_three_digits(delimiter: str, prices: list[str], tmp_path: Pat
     assert table["price"].to_pylist() == [1234.5, 999.5, 12345, 1234567.25]
 
 
+@pytest.mark.parametrize(
+    ("delimiter", "price", "said", "expected"),
+    [
+        (",", "99.5", None, 8879),
+        (",", "99.125", None, 8879),
+        (";", "99.5", None, 8879),
+        (";", "0.125", None, 8879),
+        (",", "99", ".", 8879),
+        (";", "99", ".", 8879),
+        (";", "99", ",", 8.879),
+        (";", "99", None, 8.879),
+    ],
+)
+def test_a_decimal_mark_in_any_number_shows_what_groups_are(
+    delimiter: str, price: str, said: str | None, expected: float, tmp_path: Path
+) -> None:
+    names = delimiter.join(["symbol", "timestamp", "price", "size"])
+    lines = [delimiter.join(["A", f"2024-01-02T14:30:0{n}Z", price, '"8,879"']) for n in range(5)]
+    path, store = tmp_path / "trades.csv", MemoryStore()
+    path.write_text("\n".join([names, *lines]) + "\n")
+    bulk.load([path], store, bulk.LoadOptions(decimal=said), quarantine_dir=tmp_path / "q")
+    assert store.read(Selection(kind=Kind.TRADES)).table()["size"].to_pylist() == [expected] * 5
+
+
+def test_three_digits_after_either_sign_show_nothing(tmp_path: Path) -> None:
+    lines = [f"A;2024-01-02T14:30:0{n}Z;99.125;8,879" for n in range(5)]
+    (tmp_path / "trades.csv").write_text("\n".join(["symbol;timestamp;price;size", *lines]) + "\n")
+    (file,) = bulk.plan([tmp_path / "trades.csv"], bulk.LoadOptions())
+    assert file.problem is not None
+    assert "size may have groups of thousands or three decimals" in file.problem.message
+
+
 def test_one_group_may_be_decimals_and_is_not_guessed(tmp_path: Path) -> None:
     lines = [f'A,2024-01-02T14:30:0{n}Z,"1,23{n}",1' for n in range(5)]
     (tmp_path / "trades.csv").write_text("\n".join([",".join(NAMES[:4]), *lines]) + "\n")
