@@ -22,6 +22,7 @@ LOT_SYMBOLS = 100
 LOT_ROWS = 1_000_000
 """About how much one thread reads at once; more than one symbol, so that neighbours in a file are read together."""
 _COMMITS = 10_000
+_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,15 @@ def chosen(source: Source, options: ExportOptions, commit: int) -> list[Series]:
 
     Raises `NotFound` when a symbol that is named, or all that was asked for, is not there.
     """
-    held = series_as_of(source, commit)
+    every = series_as_of(source, commit)
     matches = [wildcard(pattern, single="?").fullmatch for pattern in options.match]
     named = set(options.symbols or ())
-    if unknown := sorted(named - {series.symbol for series in held}):
+    if unknown := sorted(named - {series.symbol for series in every}):
         raise NotFound(f"no data for {', '.join(unknown[:5])}", symbols=unknown[:5])
     everyone = options.symbols is None and not matches
-    held = [each for each in held if everyone or each.symbol in named or any(found(each.symbol) for found in matches)]
+    held = [each for each in every if everyone or each.symbol in named or any(found(each.symbol) for found in matches)]
+    if every and not held:
+        raise NotFound(_no_match(every, options))
     found = [each for each in held if _is_wanted(each, options)]
     if options.resample:
         found = _with_made(held, found, options)
@@ -90,11 +93,18 @@ def _spanning(one: Series, other: Series) -> Series:
     return msgspec.structs.replace(one, first=min(one.first, other.first), last=max(one.last, other.last))
 
 
+def _no_match(every: Sequence[Series], options: ExportOptions) -> str:
+    symbols = sorted({each.symbol for each in every})
+    some = ", ".join(symbols[:_NAMED]) + (", ..." if len(symbols) > _NAMED else "")
+    return f"no stored symbol matches {' or '.join(map(repr, options.match))}; {len(symbols):,} are stored: {some}"
+
+
 def _nothing(held: Sequence[Series], options: ExportOptions) -> str:
     stored = sorted({series_name(each.kind, each.interval) for each in held})
-    what = " or ".join([*map(str, options.kinds), *map(str, options.intervals)]) or "of these symbols"
+    kinds = [kind for kind in options.kinds if kind is not Kind.BARS or not options.intervals]
+    what = " or ".join([*map(str, kinds), *(f"bars of {interval}" for interval in options.intervals)])
     hint = "; --resample makes bars that are not stored" if options.intervals and not options.resample else ""
-    return f"nothing {what} is stored to export; stored: {', '.join(stored) or 'nothing'}{hint}"
+    return f"no {what or 'rows'} are stored to export; stored: {', '.join(stored) or 'nothing'}{hint}"
 
 
 def _length(interval: Interval | None) -> int:

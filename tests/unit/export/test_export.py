@@ -183,7 +183,10 @@ def test_what_makes_no_sense_is_refused_and_leaves_nothing(held: Held, tmp_path:
         with pytest.raises(error):
             exported(held, out, **options)
         assert not out.exists()
-    with pytest.raises(NotFound, match="--resample"):
+    none = r"^no stored symbol matches 'NOPE\*' or 'Z\?'; 6 are stored: AAPL, BRK-D, BTC/USD, CON, \^GSPC, \.\.\.$"
+    with pytest.raises(NotFound, match=none):
+        exported(held, out, match=("NOPE*", "Z?"))
+    with pytest.raises(NotFound, match=r"no bars of 1w are stored to export; stored: .*--resample"):
         exported(held, out, intervals=(Interval.W1,))
     with pytest.raises(NotFound, match="stored: nothing"):
         exported(Held(MemoryStore()), out)
