@@ -29,6 +29,9 @@ WORDS = ("symbol", "id")
 
 _FRACTIONAL = pa.decimal128(22, 9)
 _TOO_LARGE = 2.0**63
+EXACT_WHOLE = 2.0**53
+"""Below it, float64 holds every whole number."""
+ROUNDED = "{} is not a number that float64 holds"
 _NO_PRICE = 2**63 - 1  # Databento writes it where there is no price
 _MIDNIGHT = r"^\d{4}-\d\d-\d\d[ T]00:00(:00(\.0+)?)?\s?(Z|[+-]\d\d(:?\d\d)?)?$"
 _NO_CLOCK = (
@@ -85,6 +88,27 @@ def floats_of(texts: pa.Array, decimal: str = ".", thousands: str | None = None)
         texts = pc.replace_substring(texts, decimal, ".")
     numeric = pc.match_substring_regex(texts, r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:nan|inf|infinity)$")
     return cast_or_null(pc.if_else(numeric, texts, pa.scalar(None, pa.string())), pa.float64())
+
+
+def beyond_exact(floats: pa.Array) -> bool:
+    """Whether some number is so large that float64 does not hold all whole ones around it."""
+    ends = pc.min_max(floats).as_py()
+    return ends["min"] is not None and (ends["max"] >= EXACT_WHOLE or ends["min"] <= -EXACT_WHOLE)
+
+
+def rounded(texts: pa.Array, floats: pa.Array, decimal: str = ".", thousands: str | None = None) -> np.ndarray | None:
+    """Where a text is a whole number that its float64 is not; None: nowhere. Decimals and exponents may be rounded."""
+    if not beyond_exact(floats):
+        return None
+    values = floats.to_numpy(zero_copy_only=False)
+    rows = np.flatnonzero(np.isfinite(values) & (np.abs(values) >= EXACT_WHOLE))
+    whole = re.compile(rf"[+-]?\$?([\d{re.escape(thousands or '')}]+)({re.escape(decimal)}0*)?")
+    lost = np.zeros(len(values), bool)
+    for row, text in zip(rows, texts.take(pa.array(rows)).to_pylist(), strict=True):
+        if found := whole.fullmatch(text.strip()):
+            digits = found[1].replace(thousands or ",", "").lstrip("0")  # Python refuses to read thousands of zeros
+            lost[row] = int(digits) != abs(int(values[row]))
+    return lost if lost.any() else None
 
 
 def nanoseconds(columns: list[pa.Array], times: Times) -> tuple[np.ndarray, np.ndarray]:
@@ -330,7 +354,9 @@ def exact_floats(column: pa.Array) -> tuple[pa.Array, pa.Array | None]:
     if pa.types.is_string(type_) or pa.types.is_large_string(type_):
         texts = pc.utf8_trim_whitespace(column.cast(pa.string()))
         floats = floats_of(texts)
-        return floats, pc.and_(pc.is_null(floats), pc.invert(pc.is_in(texts, pa.array([*NULLS, None]))))
+        lost = pc.and_(pc.is_null(floats), pc.invert(pc.is_in(texts, pa.array([*NULLS, None]))))
+        inexact = rounded(texts, floats)
+        return floats, lost if inexact is None else pc.or_(lost, pa.array(inexact))
     if pa.types.is_decimal(type_):
         import polars as pl
 

@@ -18,7 +18,9 @@ from tapehouse.bulk.base import PRICES, BadRow, RecognisedFile, Times, TimeStyle
 from tapehouse.bulk.formats.convert import (
     NULLS,
     NUMBER_TYPES,
+    ROUNDED,
     WORDS,
+    beyond_exact,
     cast_or_null,
     fixed_point,
     floats_of,
@@ -26,6 +28,7 @@ from tapehouse.bulk.formats.convert import (
     reject_no_clocks,
     reject_unread,
     renamed,
+    rounded,
     time_type,
 )
 from tapehouse.bulk.formats.split import (
@@ -106,6 +109,7 @@ class TextParser:
             return self._diagnose(block)
         verdict = Verdict(table.num_rows)
         columns = {field: self._settled(field, column, verdict) for field, column in self._columns(table).items()}
+        self._reject_rounded(block.data, columns, verdict)
         good = self._judge(columns, verdict)
         if verdict.good is None:
             return Parsed(table=good, rows=verdict.rows, remarks=verdict.remarks, source_bytes=block.source_bytes)
@@ -113,6 +117,14 @@ class TextParser:
         if len(rows) != verdict.rows:  # Arrow sees other rows than we do, so that their lines are not known
             return self._diagnose(block)
         return parsed(block, good, verdict, [(rows.take(verdict.bad), verdict.reasons_of_bad)])
+
+    def _reject_rounded(self, data: bytes, columns: Mapping[str, pa.Array], verdict: Verdict) -> None:
+        """Reject whole numbers that float64 rounded; only a column with one that large is read again, as text."""
+        for field in self._numbers.intersection(columns) - self._fixed:
+            if beyond_exact(columns[field]):
+                texts = _array(self._read_with(data, {field: pa.string()}, NULLS).column(0))
+                if (lost := rounded(texts, columns[field], self._dialect.decimal)) is not None:
+                    verdict.reject(lost, ROUNDED.format(field))
 
     def knowing(self, known: Mapping[str, float]) -> Self:
         """The same for a block before which these numbers came."""
@@ -303,6 +315,8 @@ class TextParser:
             values = floats_of(texts, self._dialect.decimal, self._dialect.thousands)
             _reject_commas(texts, values, field, verdict)
             reject_lost(texts, values, verdict, f"{field} is not a number")
+            if (lost := rounded(texts, values, self._dialect.decimal, self._dialect.thousands)) is not None:
+                verdict.reject(lost, ROUNDED.format(field))
         else:
             values = cast_or_null(texts, self.type_of(field))
             reject_no_times(texts, values, field, self._times, verdict)
@@ -376,8 +390,8 @@ def _reject_commas(texts: pa.Array, values: pa.Array, field: str, verdict: Verdi
     if values.null_count > texts.null_count:
         either = pc.match_substring_regex(texts, r"^[+-]?\d{1,3}([.,]\d{3})+([.,]\d*)?$")
         lost = pc.and_(pc.is_null(values), either).fill_null(False)
-        reason = f"{field} may have groups of thousands or three decimals, and the file does not show which (--decimal says it)"
-        verdict.reject(lost.to_numpy(zero_copy_only=False), reason)
+        reason = f"{field} may have groups of thousands or three decimals, and the file does not show which"
+        verdict.reject(lost.to_numpy(zero_copy_only=False), f"{reason} (--decimal says it)")
 
 
 def reject_no_times(texts: pa.Array, values: pa.Array, field: str, times: Times, verdict: Verdict) -> None:

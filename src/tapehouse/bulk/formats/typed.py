@@ -16,6 +16,7 @@ from tapehouse.bulk.base import PRICES, BadRow, RecognisedFile, TimeStyle
 from tapehouse.bulk.formats.columnar import opened
 from tapehouse.bulk.formats.convert import (
     NUMBER_TYPES,
+    ROUNDED,
     UNIT_NS,
     cast_or_null,
     exact_floats,
@@ -154,7 +155,7 @@ class TypedParser:
         if field in self._numbers:
             values, lost = exact_floats(column)
             if lost is not None:
-                verdict.reject(lost.to_numpy(zero_copy_only=False), f"{field} is not a number that float64 holds")
+                verdict.reject(lost.to_numpy(zero_copy_only=False), ROUNDED.format(field))
             return values
         if field not in TIME_FIELDS:
             return renamed(column.cast(pa.string()), self._file.values.get(field))

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tapehouse import bulk
@@ -118,6 +120,48 @@ def test_three_digits_after_either_sign_show_nothing(tmp_path: Path) -> None:
     (file,) = bulk.plan([tmp_path / "trades.csv"], bulk.LoadOptions())
     assert file.problem is not None
     assert "size may have groups of thousands or three decimals" in file.problem.message
+
+
+LOST = [2**53 + 1, 18014398509481985, 12345678901234567890, -(2**53) - 1]
+KEPT = [2**53, 2**60, 10**22, 12345678, 0]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "quoted", "semicolons", "grouped", "parquet"])
+def test_whole_numbers_that_would_be_rounded_are_bad_in_every_format(ending: str, tmp_path: Path) -> None:
+    path, store = tmp_path / "trades.csv", MemoryStore()
+    prices = [*LOST, *KEPT]
+    texts = {
+        "csv": [f"{price}" for price in prices],
+        "quoted": [f'"{price}"' for price in prices],
+        "grouped": [f'"{price:,}.00"' for price in prices],
+        "semicolons": [f"{price},0" for price in prices],
+    }
+    times = [f"2024-01-02T14:30:{n:02}Z" for n in range(len(prices))]
+    if ending == "jsonl":
+        lines = [f'{{"symbol":"A","timestamp":"{t}","price":{p},"size":1}}' for t, p in zip(times, prices, strict=True)]
+        path.write_text("\n".join(lines))
+    elif ending == "parquet":
+        columns = {"symbol": ["A"] * len(prices), "timestamp": times, "price": list(map(str, prices))}
+        pq.write_table(pa.table(columns | {"size": [1] * len(prices)}), path)
+    else:
+        mark = ";" if ending == "semicolons" else ","
+        lines = [mark.join(["A", time, text, "1"]) for time, text in zip(times, texts[ending], strict=True)]
+        path.write_text("\n".join([mark.join(["symbol", "timestamp", "price", "size"]), *lines]))
+    report = bulk.load([path], store, bulk.LoadOptions(), quarantine_dir=tmp_path / "q")
+    reason = "price is not a number that float64 holds"
+    assert {each.reason: each.rows for each in report.files[0].rejections} == {reason: len(LOST)}
+    table = store.read(Selection(kind=Kind.TRADES, columns=("timestamp", "price"))).table().sort_by("timestamp")
+    assert table["price"].to_pylist() == KEPT
+
+
+def test_decimals_and_exponents_become_the_nearest_float(tmp_path: Path) -> None:
+    prices = ["0.12345678901234567890123", "1e23", "9007199254740993.5", "1.7976931348623157e308"]
+    lines = [f"A,2024-01-02T14:30:0{n}Z,{price},1" for n, price in enumerate(prices)]
+    (tmp_path / "trades.csv").write_text("\n".join(["symbol,timestamp,price,size", *lines]) + "\n")
+    store = MemoryStore()
+    bulk.load([tmp_path / "trades.csv"], store, bulk.LoadOptions(), quarantine_dir=tmp_path / "q")
+    table = store.read(Selection(kind=Kind.TRADES, columns=("timestamp", "price"))).table().sort_by("timestamp")
+    assert table["price"].to_pylist() == list(map(float, prices))
 
 
 def test_one_group_may_be_decimals_and_is_not_guessed(tmp_path: Path) -> None:
