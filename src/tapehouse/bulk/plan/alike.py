@@ -9,6 +9,7 @@ import re
 from math import isfinite
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from tapehouse.bulk.base import LoadOptions, RecognisedFile, TimeStyle
@@ -17,13 +18,15 @@ from tapehouse.bulk.recognise import Seen, with_layout
 from tapehouse.bulk.recognise.dialect import DELIMITERS, Sample, names_without_header
 from tapehouse.bulk.recognise.known import known_of
 from tapehouse.bulk.recognise.stamps import is_clear, reading_with
+from tapehouse.bulk.recognise.steps import interval_of
 from tapehouse.bulk.validate import NOT_NEGATIVE, alignment
 from tapehouse.errors import UnrecognisedFile
 from tapehouse.model import SCHEMAS
 
 LOOK_BYTES = 1 << 10
-"""So much of a file's beginning and of its end is compared; a look at a new layout takes 20 times as much."""
+"""So much of a file's beginning, middle and end is compared; a look at a new layout takes 20 times as much."""
 _LEAST_ROWS = 8
+_TELLING_ROWS = 4
 _KEPT = 4
 """Layouts with the same first line, that differ in decimals or the unit of epochs."""
 _PLAIN_SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9:/_-]{0,31}", re.ASCII)
@@ -60,8 +63,9 @@ class Layouts:
         return next((found for seen in alike if (found := self._recall(file, sample, seen)) is not None), None)
 
     def _recall(self, file: RecognisedFile, sample: Sample, seen: Seen) -> RecognisedFile | None:
-        if (rows := _rows(sample, seen)) is None:
+        if (parts := _rows(sample, seen)) is None:
             return None
+        rows = [row for part in parts for row in part]
         known = known_of(seen.names, seen.dialect.header, rows, file, self._options)
         if (known and known.description) != (seen.known and seen.known.description):
             return None
@@ -74,7 +78,27 @@ class Layouts:
             found = with_layout(file, msgspec.structs.replace(seen, known=known), reading, cells.get("symbol"))
         except UnrecognisedFile:
             return None  # a full look decides, or says why not
+        if self._options.interval is None and not _of_one_interval(found, parts, reading.values, cells.get("symbol")):
+            return None
         return found if _has_a_good_row(found, cells, reading.values.tolist(), seen.dialect.decimal) else None
+
+
+def _of_one_interval(
+    file: RecognisedFile, parts: list[list[list[str]]], times: np.ndarray, symbols: list[str] | None
+) -> bool:
+    """Whether every part of the sample by itself is of the file's interval, as far as it has rows that tell."""
+    start = 0
+    for part in parts:
+        own = slice(start, start := start + len(part))
+        if file.interval is None or len(part) < _TELLING_ROWS:
+            continue
+        try:
+            if interval_of(symbols and symbols[own], times[own], None).interval is not file.interval:
+                return False
+        except UnrecognisedFile:
+            if symbols is None:
+                return False
+    return True
 
 
 def _has_a_good_row(file: RecognisedFile, cells: dict[str, list[str]], times: list[int], decimal: str) -> bool:
@@ -110,21 +134,38 @@ def _counts(line: bytes) -> tuple[int, ...]:
     return tuple(line.count(delimiter.encode()) for delimiter in DELIMITERS)
 
 
-def _rows(sample: Sample, seen: Seen) -> list[list[str]] | None:
-    """The first rows and the last; None when they are not plain, or not as wide as they should be."""
-    head, tail = sample.head[:LOOK_BYTES], sample.tail[-LOOK_BYTES:]
-    _, _, body = head.partition(b"\n") if seen.dialect.header else (b"", b"", head)
-    if not (head + tail).isascii() or b'"' in body or b'"' in tail:
-        return None  # in a header quotes do no harm: it is the same as that of the layout
-    lines = body.decode().split("\n")
-    if not (sample.whole and len(head) == len(sample.head)):
-        lines.pop()
-    lines += tail.decode().split("\n")[1:]
-    rows = [line.rstrip("\r").split(seen.dialect.delimiter) for line in lines if line.strip()]
-    fits = len(rows) >= _LEAST_ROWS and all(len(row) == seen.dialect.fields for row in rows)
-    if seen.dialect.trailing:
-        fits = fits and not any(row.pop() for row in rows)
-    return rows if fits else None
+def _rows(sample: Sample, seen: Seen) -> list[list[list[str]]] | None:
+    """Some of the first rows, of those in the middle and of the last; None when they are not plain, or not as wide as
+    they should be."""
+    head, *others = _pieces(sample)
+    # In a header quotes do no harm: it is the same as that of the layout.
+    first = (head.partition(b"\n")[2] if seen.dialect.header else head).decode("latin-1")
+    texts = [first, *(piece.decode("latin-1") for piece in others)]
+    if not head.isascii() or any(not text.isascii() or '"' in text for text in texts):
+        return None
+    lines = ((line.rstrip("\r") for line in text.split("\n") if line.strip()) for text in texts)
+    parts = [[line.split(seen.dialect.delimiter) for line in part] for part in lines]
+    fits = all(len(row) == seen.dialect.fields for part in parts for row in part)
+    if fits and seen.dialect.trailing:
+        fits = not any(row.pop() for part in parts for row in part)
+    return parts if fits and sum(map(len, parts)) >= _LEAST_ROWS else None
+
+
+def _pieces(sample: Sample) -> list[bytes]:
+    """The beginning, the middle and the end of the text, or all of it, in whole lines."""
+    head = sample.head
+    if sample.whole and len(head) <= 3 * LOOK_BYTES:
+        return [head]
+    middle = max(LOOK_BYTES, (len(head) - LOOK_BYTES) // 2)
+    pieces = [
+        head[:LOOK_BYTES],
+        head[middle : middle + LOOK_BYTES],
+        (head if sample.whole else sample.tail)[-LOOK_BYTES:],
+    ]
+    return [
+        piece[0 if place == 0 else piece.find(b"\n") + 1 : len(piece) if place == 2 else piece.rfind(b"\n") + 1]
+        for place, piece in enumerate(pieces)
+    ]
 
 
 def _are_numbers(cells: list[str], decimal: str) -> bool:

@@ -74,6 +74,16 @@ FOLDERS: dict[str, tuple[dict[str, str], dict[str, Any], int]] = {
         {},
         2,
     ),
+    "weeks that become days": (
+        {
+            "S1.csv": f"{HEAD}\n{days()}",
+            "S2.csv": f"{HEAD}\n" + "".join(days(1, 7 * n) for n in range(40)) + days(300, 280),
+            "S3.csv": f"{HEAD}\n" + days(300) + "".join(days(1, 300 + 7 * n) for n in range(40)),
+            "S4.csv": f"{HEAD}\n" + days(40) + "".join(days(1, 40 + 7 * n) for n in range(60)) + days(40, 460),
+        },
+        {},
+        0,
+    ),
     "no header": ({f"S{n}.csv": epochs(200) for n in range(3)}, {}, 2),
     "no header, another layout": (
         {"S1.csv": epochs(200), "S2.csv": "".join(f"{1704205800000 + n},1.5,2,3,4,5\n" for n in range(200))},
