@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from tapehouse.bulk.base import RecognisedFile, TimeStyle
 from tapehouse.bulk.checks.base import Severity
 from tapehouse.bulk.formats.convert import (
+    EXACT_WHOLE,
     NUMBER_TYPES,
     in_other_order,
     joined,
@@ -48,7 +49,6 @@ NAME_FIELDS = frozenset({"symbol", "source"})
 """Fields of few distinct texts, which come dictionary-encoded."""
 _PRICES = {Kind.BARS: ("low",), Kind.TRADES: ("price",), Kind.QUOTES: ("bid", "ask")}
 NOT_NEGATIVE = {"volume", "trades", "size", "bid_size", "ask_size", "ordinal"}
-_EXACT_INTEGER = float(2**53)
 _LARGEST_INT32 = float(2**31 - 1)
 _LONGEST_SOURCE = 256
 
@@ -91,6 +91,8 @@ class Verdict:
         self.rows = rows
         self.reasons: list[str] = []
         self.remarks: dict[str, int] = {}
+        self.large: set[str] = set()
+        """Fields with numbers beyond those of which float64 holds every whole one."""
         self._codes: np.ndarray | None = None
 
     def breaks(self, bad: np.ndarray, invariant: str, *names: object) -> None:
@@ -351,6 +353,8 @@ class Judge:
         if verdict.rows == 0:
             return values
         low, high = values.min(), values.max()
+        if not (low > -EXACT_WHOLE and high < EXACT_WHOLE) and (np.abs(values) >= EXACT_WHOLE).any():
+            verdict.large.add(field.name)
         if not (np.isfinite(low) and np.isfinite(high)):
             if not field.nullable and column.null_count:
                 verdict.breaks(pc.is_null(column).to_numpy(zero_copy_only=False), "missing", field.name)
@@ -360,7 +364,7 @@ class Judge:
         if field.name in NOT_NEGATIVE and not low >= 0:
             verdict.breaks(values < 0, "negative", field.name)
         if pa.types.is_integer(field.type):
-            most = _EXACT_INTEGER if field.type == pa.int64() else _LARGEST_INT32
+            most = EXACT_WHOLE if field.type == pa.int64() else _LARGEST_INT32
             broken = (values != np.floor(values)) | (np.abs(values) > most)
             verdict.breaks(broken & ~np.isnan(values), "whole", field.name)
         return values

@@ -90,18 +90,12 @@ def floats_of(texts: pa.Array, decimal: str = ".", thousands: str | None = None)
     return cast_or_null(pc.if_else(numeric, texts, pa.scalar(None, pa.string())), pa.float64())
 
 
-def beyond_exact(floats: pa.Array) -> bool:
-    """Whether some number is so large that float64 does not hold all whole ones around it."""
-    ends = pc.min_max(floats).as_py()
-    return ends["min"] is not None and (ends["max"] >= EXACT_WHOLE or ends["min"] <= -EXACT_WHOLE)
-
-
 def rounded(texts: pa.Array, floats: pa.Array, decimal: str = ".", thousands: str | None = None) -> np.ndarray | None:
     """Where a text is a whole number that its float64 is not; None: nowhere. Decimals and exponents may be rounded."""
-    if not beyond_exact(floats):
-        return None
     values = floats.to_numpy(zero_copy_only=False)
     rows = np.flatnonzero(np.isfinite(values) & (np.abs(values) >= EXACT_WHOLE))
+    if len(rows) == 0:
+        return None
     whole = re.compile(rf"[+-]?\$?([\d{re.escape(thousands or '')}]+)({re.escape(decimal)}0*)?")
     lost = np.zeros(len(values), bool)
     for row, text in zip(rows, texts.take(pa.array(rows)).to_pylist(), strict=True):

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import json as arrow_json
 
 from tapehouse.bulk.base import RecognisedFile
-from tapehouse.bulk.formats.convert import NULLS, WORDS, beyond_exact, in_one_unit, renamed
+from tapehouse.bulk.formats.convert import NULLS, WORDS, in_one_unit, renamed
 from tapehouse.bulk.formats.split import Block, lines_backwards, lines_of
 from tapehouse.bulk.formats.text import Parsed, TextParser, last_numbers, nothing, parsed
 from tapehouse.bulk.validate import NAME_FIELDS, TIME_FIELDS, Judge, Verdict
@@ -48,9 +48,9 @@ class JsonParser:
             return self._diagnose(block)
         verdict = Verdict(table.num_rows)
         columns = {field: self._settled(field, table.column(name), verdict) for name, field in self._columns.items()}
-        if any(pa.types.is_floating(column.type) and beyond_exact(column) for column in columns.values()):
-            return self._diagnose(block)  # what was rounded shows in the text
         good = self._judge(columns, verdict)
+        if verdict.large:
+            return self._diagnose(block)  # what was rounded shows in the text
         return parsed(block, good, verdict, [(rows.take(verdict.bad), verdict.reasons_of_bad)])
 
     def knowing(self, known: Mapping[str, float]) -> Self:

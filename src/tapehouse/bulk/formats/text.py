@@ -20,7 +20,6 @@ from tapehouse.bulk.formats.convert import (
     NUMBER_TYPES,
     ROUNDED,
     WORDS,
-    beyond_exact,
     cast_or_null,
     fixed_point,
     floats_of,
@@ -107,10 +106,7 @@ class TextParser:
             return self._diagnose(block)
         if QUOTE in block.data and _joins_lines(block, table.num_rows):
             return self._diagnose(block)
-        verdict = Verdict(table.num_rows)
-        columns = {field: self._settled(field, column, verdict) for field, column in self._columns(table).items()}
-        self._reject_rounded(block.data, columns, verdict)
-        good = self._judge(columns, verdict)
+        good, verdict = self._judged(block.data, table)
         if verdict.good is None:
             return Parsed(table=good, rows=verdict.rows, remarks=verdict.remarks, source_bytes=block.source_bytes)
         rows = rows_of(block)
@@ -118,13 +114,17 @@ class TextParser:
             return self._diagnose(block)
         return parsed(block, good, verdict, [(rows.take(verdict.bad), verdict.reasons_of_bad)])
 
-    def _reject_rounded(self, data: bytes, columns: Mapping[str, pa.Array], verdict: Verdict) -> None:
-        """Reject whole numbers that float64 rounded; only a column with one that large is read again, as text."""
-        for field in self._numbers.intersection(columns) - self._fixed:
-            if beyond_exact(columns[field]):
-                texts = _array(self._read_with(data, {field: pa.string()}, NULLS).column(0))
-                if (lost := rounded(texts, columns[field], self._dialect.decimal)) is not None:
-                    verdict.reject(lost, ROUNDED.format(field))
+    def _judged(self, data: bytes, table: pa.Table, large: Iterable[str] = ()) -> tuple[pa.Table, Verdict]:
+        """The good rows; columns with `large` numbers are read again, as text, to see whether these were rounded."""
+        verdict = Verdict(table.num_rows)
+        columns = {field: self._settled(field, column, verdict) for field, column in self._columns(table).items()}
+        for field in large:
+            texts = _array(self._read_with(data, {field: pa.string()}, NULLS).column(0))
+            if (lost := rounded(texts, columns[field], self._dialect.decimal)) is not None:
+                verdict.reject(lost, ROUNDED.format(field))
+        good = self._judge(columns, verdict)
+        unread = (verdict.large & columns.keys()) - self._fixed
+        return self._judged(data, table, sorted(unread)) if unread and not large else (good, verdict)
 
     def knowing(self, known: Mapping[str, float]) -> Self:
         """The same for a block before which these numbers came."""
