@@ -16,6 +16,7 @@ from tapehouse.bulk.plan.names import names
 from tapehouse.bulk.plan.paths import TEXT_SUFFIXES, find, status_reports
 from tapehouse.bulk.plan.sampled import check_sample
 from tapehouse.bulk.plan.typed import recognise_typed, table_names
+from tapehouse.bulk.plan.variants import kept_apart
 from tapehouse.bulk.recognise import recognise_text
 from tapehouse.bulk.recognise.dialect import Sample, layout_of
 from tapehouse.bulk.recognise.objects import layout_of_objects, looks_like_json
@@ -37,7 +38,7 @@ def plan(paths: Sequence[str | Path], options: LoadOptions) -> list[RecognisedFi
     found = find(paths)
     layouts = Layouts(options)
     called = names(found.files)
-    files = [file for path in found.files for file in _files(path, called[path], options, layouts)]
+    files = kept_apart([file for path in found.files for file in _files(path, called[path], options, layouts)])
     if found.links and files:
         note = f"links that lead out of the folder were not followed: {_named(found.links)}"
         files[0] = replace(files[0], notes=(*files[0].notes, note))
