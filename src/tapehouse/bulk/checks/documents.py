@@ -130,6 +130,8 @@ def assess(
     series.sort(key=lambda each: (each.kind, each.interval or "", each.symbol))
     _forget(store, [known[gone] for gone in known.keys() - {_series_of(each) for each in series}])
     share = checks.sample_rows / max(1, sum(each.rows for each in series))
+    if share >= 1:
+        checks = replace(checks, validate=Validate.FULL)
     for (one_kind, one_interval), group in groupby(series, key=lambda each: (each.kind, each.interval)):
         for some in _batched(group, SERIES_AT_ONCE):
             rows = max(1, int(min(1.0, share) * sum(each.rows for each in some)))
