@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from tapehouse.bulk.base import (
     Certificate,
@@ -23,7 +24,7 @@ from tapehouse.bulk.checks.documents import record
 from tapehouse.cli import context, tables
 from tapehouse.cli.loads.commands import quality
 from tapehouse.cli.loads.progress import progress, said
-from tapehouse.cli.loads.report import exit_code, standing_said
+from tapehouse.cli.loads.report import exit_code, show, standing_said
 from tapehouse.client.jobs.sending import Sending
 from tapehouse.errors import NotFound, Unauthenticated
 from tapehouse.model import Commit, Kind
@@ -114,6 +115,14 @@ def report(*, quarantined: int = 0, problem: Problem | None = None, interrupted:
 )
 def test_exit_codes_of_load(given: LoadReport, strict: bool, code: int) -> None:
     assert exit_code(given, strict) == code
+
+
+def test_a_load_that_had_nothing_left_to_do_has_no_pace(capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = LoadReport(batch="b", files=[], totals=Counts())
+    show(nothing)
+    assert capsys.readouterr().out.splitlines()[0] == "0 rows read: nothing to do"
+    show(structs.replace(report(), seconds=2.0))
+    assert capsys.readouterr().out.splitlines()[0] == "5 rows read in 2.0 s (2 rows/s): 5 inserted"
 
 
 def test_times_are_text_as_over_http() -> None:

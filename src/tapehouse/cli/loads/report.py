@@ -49,8 +49,8 @@ def show(report: LoadReport, said: Collection[str] = ()) -> None:
     totals = report.totals
     counts = ("inserted", "replaced", "unchanged", "rejected", "quarantined", "unwritten")
     what = ", ".join(f"{getattr(totals, name):,} {name}" for name in counts if getattr(totals, name))
-    pace = f"{totals.read / report.seconds:,.0f} rows/s" if report.seconds else ""
-    typer.echo(f"{totals.read:,} rows read in {report.seconds:,.1f} s ({pace}): {what or 'nothing to do'}")
+    pace = f" in {report.seconds:,.1f} s ({totals.read / report.seconds:,.0f} rows/s)" if report.seconds else ""
+    typer.echo(f"{totals.read:,} rows read{pace}: {what or 'nothing to do'}")
     for name, means in (("duplicates", "the same values"), ("conflicts", "other values")):
         if line := _met(totals, name):
             typer.echo(f"{name}, rows whose key another has with {means}: {line}")
