@@ -45,7 +45,7 @@ class FileLoad:
 
     `blocks` of it are settled: written, set aside or without good rows. `place` is that of the last of these, and
     `settled` counts what they held, `settled_reasons` says why some of it was refused, and `sums` are the hashes of
-    what is stored. The report counts all that was read.
+    what is stored. The report counts all that was read. A `doubted` file was written since it was read.
     """
 
     def __init__(self, number: int, file: RecognisedFile, quarantine: QuarantineFile) -> None:
@@ -54,7 +54,7 @@ class FileLoad:
         self.quarantine = quarantine
         self.abandoned = False
         self.blocks = self.place = self.first_commit = 0
-        self.replays = False
+        self.replays = self.doubted = False
         self.settled, self.sums = Counts(), Sums()
         self.reasons, self.settled_reasons = Reasons(), Reasons()
         self.ended = file.problem is not None
@@ -82,12 +82,22 @@ class FileLoad:
         self.report.counts = msgspec.structs.replace(settled)
         self.report.earlier = msgspec.structs.replace(settled)
 
-    def restart(self) -> None:
-        """What an earlier run settled cannot be told from the rest: read all, and find it unchanged."""
-        self.settled, self.sums, self.blocks, self.place, self.replays = Counts(), Sums(), 0, 0, False
+    def restart(self, why: str) -> None:
+        """Read all again: what an earlier run settled cannot be told from the rest.
+
+        Rows that it stored stay in the counts and the sums, as they stay in the store; bad ones are found again.
+        """
+        self.blocks, self.place, self.replays = 0, 0, False
+        self.forget_bad()
+        stored = f"{self.settled.read:,} rows that were loaded of it before stay in the store, and are counted too"
+        self.report.notes.append(f"read again from its beginning, since {why}; {stored}")
+
+    def forget_bad(self) -> None:
+        """Bad rows that are read again are not to be counted twice."""
         self.reasons, self.settled_reasons = Reasons(), Reasons()
-        self.report.counts, self.report.earlier = Counts(), None
-        self.report.notes.append("read again from its beginning, since it is cut into other blocks than before")
+        for counts in (self.settled, self.report.counts, self.report.earlier or Counts()):
+            counts.read -= counts.quarantined
+            counts.quarantined = 0
 
     def finished(self) -> None:
         """It came to its end in an earlier run."""

@@ -2,7 +2,7 @@
 
 A document of the collection `loads` says of a batch when it ran and of which files it is. Those of `loads.files` say
 how many blocks of each file are settled and, under `BATCH/`, by which commits; they are written together, after the
-commit that they tell of: after a kill in between, rows of that commit are read again and found unchanged.
+commit that they tell of: after a kill in between, rows of that commit are read again, and counted as it has them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,18 +19,19 @@ import msgspec
 
 from tapehouse.bulk.account import FileLoad
 from tapehouse.bulk.base import NEWEST, Counts, RecognisedFile, SetAside
-from tapehouse.bulk.formats.files import reading
+from tapehouse.bulk.formats.files import END_BYTES, reading
 from tapehouse.bulk.quarantine import Reasons
 from tapehouse.codec.content import Sum
 from tapehouse.errors import InvalidRequest, NotFound, NotSupported, TapehouseError
 from tapehouse.model import Interval, Kind
-from tapehouse.store.base import Capability, KeepsDocuments
+from tapehouse.store.base import Capability, KeepsDocuments, Outcome
 
 LOADS, FILES = "loads", "loads.files"
 ANNOUNCED = "loads.announced"
 """Has a document of each file, by its identity, of a load that is about to begin."""
 _ANNOUNCED_FILES = 100
 _EDGE_BYTES = 1 << 16
+_PAGE = 1_000
 
 State = Literal["running", "stopped", "finished"]
 
@@ -60,20 +62,65 @@ class LoadProgress(msgspec.Struct, kw_only=True):
     block_bytes: int
 
 
+class Unsettled(msgspec.Struct, kw_only=True):
+    """What a commit did that the run which made it did not live to write down, as far as it was not read again."""
+
+    inserted: int
+    replaced: int
+    rejected: int
+
+    @property
+    def rows(self) -> int:
+        return self.inserted + self.replaced + self.rejected
+
+
 class Tally(msgspec.Struct, kw_only=True):
     """What is settled of a load beside its files: its commits that are accounted for, and what they left."""
 
     commits: list[int] = []
+    unsettled: dict[int, Unsettled] = {}
     unchanged: list[Unchanged] = []
     found: list[str] = []
     """The first batches that had brought rows which this load found unchanged."""
     set_aside: list[SetAside] = []
 
+    @property
+    def mine(self) -> list[int]:
+        """All commits of the load."""
+        return [*self.commits, *self.unsettled]
+
+    def recounted(self, outcome: Outcome) -> tuple[Outcome, int | None]:
+        """The outcome with rows of unsettled commits counted as these count them, and the first of these commits."""
+        counts = {name: getattr(outcome, name) for name in ("inserted", "replaced", "rejected", "unchanged")}
+        own, first = dict(outcome.met.own), None
+        for commit in sorted(own.keys() & self.unsettled.keys()):
+            duplicates, conflicts = own[commit]
+            for name in ("inserted", "replaced", "rejected"):
+                left = self.unsettled[commit]
+                rows = min(duplicates, counts["unchanged"], getattr(left, name))
+                setattr(left, name, getattr(left, name) - rows)
+                counts[name], counts["unchanged"] = counts[name] + rows, counts["unchanged"] - rows
+                duplicates -= rows
+            own[commit], first = (duplicates, conflicts), first or commit
+        met = msgspec.structs.replace(outcome.met, own=own)
+        return msgspec.structs.replace(outcome, **counts, met=met), first
+
+    def retire(self) -> None:
+        """Unsettled commits of which all rows were read again are accounted for."""
+        for commit in [commit for commit, left in self.unsettled.items() if not left.rows]:
+            del self.unsettled[commit]
+            self.commits.append(commit)
+
 
 class FileProgress(msgspec.Struct, kw_only=True):
-    """How far a file came: see `account.FileLoad`."""
+    """How far a file came: see `account.FileLoad`. `modified` is the time of the file, ns."""
 
     name: str
+    path: str
+    source: str
+    kind: Kind
+    interval: Interval | None
+    modified: int
     done: bool
     blocks: int
     place: int
@@ -85,9 +132,20 @@ class FileProgress(msgspec.Struct, kw_only=True):
 
 
 def identity(file: RecognisedFile) -> str:
-    """Names the content of a file and what it is taken for, wherever it is and by however many rows that was seen."""
+    """Names the content of a file and what it is taken for, wherever it is and by however many rows that was seen.
+
+    Of the content, its size and ends: files that differ between these, and were written at other times, have one too.
+    """
     times = file.times and msgspec.structs.replace(file.times, seen="")
-    taken_for = msgspec.structs.replace(file, path="", notes=(), problem=None, interval_from=None, times=times)
+    taken_for = msgspec.structs.replace(
+        file,
+        path="",
+        notes=(),
+        problem=None,
+        interval_from=None,
+        times=times,
+        fingerprint=file.fingerprint and msgspec.structs.replace(file.fingerprint, mtime_ns=0),
+    )
     said = hashlib.blake2b(msgspec.json.encode(taken_for), digest_size=16)
     if getattr(file, "fingerprint", None) is None:
         said.update(_edges(Path(file.path)))
@@ -162,7 +220,7 @@ class Journal:
 
     def __init__(self, store: Any, batch: str, files: Sequence[FileLoad], block_bytes: int) -> None:
         self._store = documents_of(store)
-        self._files = {file.number: identity(file.file) for file in files if not file.ended}
+        self._files = _names(files)
         self._written: set[str] = set()
         self.tally = Tally()
         now = time.time_ns()
@@ -185,6 +243,7 @@ class Journal:
         """Say that the load runs; `InvalidRequest` when the batch did not come to its end: it can only be resumed."""
         if self._store is None:
             return
+        self._check_not_undone()
         for known in self._store.documents(LOADS, [self.load.batch]).values():
             if msgspec.json.decode(known, type=LoadProgress).state != "finished":
                 raise InvalidRequest(
@@ -193,21 +252,60 @@ class Journal:
         self._say("running")
         self._store.put_documents(ANNOUNCED, dict.fromkeys(self._files.values()))
 
-    def resume(self, before: LoadProgress, files: Sequence[FileLoad]) -> None:
-        """Go on with an earlier load: files that it settled, wholly or in part, know so afterwards."""
+    def resume(self, before: LoadProgress, files: Sequence[FileLoad]) -> list[FileProgress]:
+        """Go on with an earlier load: files that it settled, wholly or in part, know so afterwards.
+
+        Returned is what it settled of others, which are not there now, or not as they were.
+        """
         if self._store is None:
             raise NotSupported("this store does not keep how far loads came")
-        new = [name for name in self.load.files if name not in before.files]
-        self.load = msgspec.structs.replace(before, files=[*before.files, *new])
-        kept = self._store.documents(FILES, [self._key(name) for name in ("", *self._files.values())])
+        given = list(self._files.values())
+        others = [name for name in before.files if name not in given]
+        self.load = msgspec.structs.replace(before, files=[*others, *given])
+        self._check_not_undone()
+        kept = self._store.documents(FILES, [self._key(name) for name in ("", *self.load.files)])
         if (said := kept.get(self._key(""))) is not None:
             self.tally = msgspec.json.decode(said, type=Tally)
+        self._find_unsettled()
+        told = {
+            name: msgspec.json.decode(kept[self._key(name)], type=FileProgress)
+            for name in self.load.files
+            if self._key(name) in kept
+        }
+        self._written.update(told, [""])
         for file in files:
-            name = self._files.get(file.number)
-            if name is not None and (said := kept.get(self._key(name))) is not None:
-                self._written.add(name)
-                _restore(file, msgspec.json.decode(said, type=FileProgress))
+            if (progress := told.get(self._files.get(file.number, ""))) is not None:
+                restore(file, progress)
         self._say("running")
+        return [told[name] for name in others if name in told]
+
+    def _check_not_undone(self) -> None:
+        """`InvalidRequest` when the batch is undone: what its undo hid would pass for loaded."""
+        if Capability.UNDOES not in getattr(self._store, "capabilities", ()):
+            return
+        store: Any = self._store
+        for known in store.batches([self.load.batch], limit=1):
+            if known.undone_by is not None:
+                raise InvalidRequest(
+                    f"batch {known.name} was undone by {known.undone_by}: load the files under another name, or undo "
+                    f"{known.undone_by} to bring it back",
+                    batch=known.name,
+                    undone_by=known.undone_by,
+                )
+
+    def _find_unsettled(self) -> None:
+        """Note the commits of the load that no run lived to write down."""
+        if Capability.VERSIONS not in getattr(self._store, "capabilities", ()):
+            return
+        store: Any = self._store
+        known, after = set(self.tally.mine), self.load.first
+        while commits := store.commits(after=after, limit=_PAGE):
+            after = commits[-1].number
+            for each in commits:
+                if each.batch == self.load.batch and each.action == "write" and each.number not in known:
+                    self.tally.unsettled[each.number] = Unsettled(
+                        inserted=each.inserted, replaced=each.replaced, rejected=each.rejected
+                    )
 
     def settled(self, files: Iterable[FileLoad], commit: int | None) -> None:
         """So far these files came, by that commit when there was one."""
@@ -224,6 +322,8 @@ class Journal:
         """The load ended; of one that finished, what is said of its files is not needed any more."""
         if self._store is None:
             return
+        if state == "finished":  # it knows of no file that it did not settle
+            self.load.files = [name for name in self.load.files if name in self._written]
         self._say(state)
         if state == "finished" and self._written:
             self._store.put_documents(FILES, dict.fromkeys(map(self._key, self._written)))
@@ -246,10 +346,27 @@ class Journal:
         self._store.put_documents(LOADS, {self.load.batch: msgspec.json.encode(self.load)})
 
 
+def _names(files: Sequence[FileLoad]) -> dict[int, str]:
+    """The identity of each file by its number; copies of one have a number behind it."""
+    names: dict[int, str] = {}
+    copies = Counter[str]()
+    for file in files:
+        if not file.ended:
+            name = identity(file.file)
+            copies[name] += 1
+            names[file.number] = name if copies[name] == 1 else f"{name}-{copies[name]}"
+    return names
+
+
 def _progress(file: FileLoad) -> bytes:
     return msgspec.json.encode(
         FileProgress(
             name=file.file.name,
+            path=file.file.path,
+            source=file.file.source,
+            kind=file.kind,
+            interval=file.file.interval,
+            modified=file.file.fingerprint.mtime_ns if file.file.fingerprint else 0,
             done=file.ended and file.report.problem is None,
             blocks=file.blocks,
             place=file.place,
@@ -262,8 +379,18 @@ def _progress(file: FileLoad) -> bytes:
     )
 
 
-def _restore(file: FileLoad, said: FileProgress) -> None:
+def restore(file: FileLoad, said: FileProgress) -> None:
+    """So far the file came; one that was written since is to be compared before it goes on."""
     file.resume(said.counts, said.reasons, said.sums, said.blocks, said.place, replays=said.numbered)
     file.first_commit = said.first_commit
-    if said.done:
+    file.doubted = _touched(file.file, said.modified)
+    if said.done and not file.doubted:
         file.finished()
+
+
+def _touched(file: RecognisedFile, modified: int) -> bool:
+    """Whether it was written since, and its fingerprint does not tell all of its content."""
+    mark = file.fingerprint
+    if mark is None or mark.mtime_ns == modified:
+        return False
+    return mark.crc is None and mark.size > 2 * END_BYTES

@@ -10,12 +10,14 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
 from tapehouse.bulk.account import FileLoad
 from tapehouse.bulk.base import LoadOptions, Problem
 from tapehouse.bulk.formats.blocks import blocks_of
 from tapehouse.bulk.run.workers import Done, Parse, Task, Workers
 from tapehouse.bulk.validate import Judge
+from tapehouse.codec.content import Sums, add_to
 from tapehouse.errors import InvalidData
 from tapehouse.model import Instrument
 
@@ -141,12 +143,34 @@ class Feed:
         return blocks_of(file.file, Judge(file.file, self._instruments), self._options)
 
     def _settled(self, file: FileLoad) -> int:
-        """How many blocks an earlier run settled; none when the file is cut into other ones now."""
+        """How many blocks an earlier run settled; none when the file has other ones now."""
         if file.blocks:
             last = next(islice(self._blocks(file), file.blocks - 1, None), None)
             if last is None or place_of(last[1], file.blocks) != file.place:
-                file.restart()
+                file.restart("it is cut into other blocks than before")
+            elif file.doubted and not self._as_settled(file):
+                file.restart("it was written since, and its rows are not known to be those that were loaded")
         return file.blocks
+
+    def _as_settled(self, file: FileLoad) -> bool:
+        """Whether the blocks that an earlier run settled have the same rows still."""
+        read, bad, sums = 0, 0, Sums()
+        for parse, block in islice(self._blocks(file), file.blocks):
+            task = Task(
+                parse=parse, block=block, kind=file.kind, source=file.file.source, is_text=file.file.format.is_text
+            )
+            size = weight_of(block, self._options.block_bytes)
+            if not self._room.take(size, self._stop):
+                return True  # it is not read on
+            try:
+                done = self._workers.submit(task).result()
+            except (pa.ArrowException, InvalidData):
+                return False
+            finally:
+                self._room.give_back(size)
+            read, bad = read + done.parsed.rows, bad + done.parsed.bad_rows
+            add_to(sums, done.sums)
+        return (read, bad, sums) == (file.settled.read, file.settled.quarantined, file.sums)
 
 
 def place_of(block: Any, number: int) -> int:

@@ -29,7 +29,7 @@ from tapehouse.bulk.base import (
     Writer,
 )
 from tapehouse.bulk.certificate import Auditor, Series, can_certify, check
-from tapehouse.bulk.journal import Journal, LoadProgress
+from tapehouse.bulk.journal import FileProgress, Journal, LoadProgress, restore
 from tapehouse.bulk.progress import Pace
 from tapehouse.bulk.quarantine import QuarantineFile
 from tapehouse.bulk.run.batches import BatchSize, Gathering, series_of
@@ -38,7 +38,7 @@ from tapehouse.bulk.run.feed import Fed, Feed
 from tapehouse.bulk.run.workers import Workers as Pool
 from tapehouse.bulk.run.writing import Writing
 from tapehouse.codec.content import Sums, add_to
-from tapehouse.errors import Conflict, InvalidData, TapehouseError
+from tapehouse.errors import Conflict, InvalidData, InvalidRequest, TapehouseError
 from tapehouse.model import Instrument, Interval, Kind
 from tapehouse.store.base import Capability, Met, Outcome
 
@@ -79,10 +79,37 @@ class Loading:
 
     def resume(self, earlier: LoadProgress) -> None:
         """Go on with an earlier load of that batch."""
-        self.journal.resume(earlier, self.files)
+        for progress in self.journal.resume(earlier, self.files):
+            self.files.append(self._left(progress))
         self._writing.set_aside = self.journal.tally.set_aside
-        self._head = max(self.journal.tally.commits, default=0)
+        self._head = max(self.journal.tally.mine, default=0)
         self.options = msgspec.structs.replace(self.options, block_bytes=earlier.block_bytes)
+
+    def _left(self, progress: FileProgress) -> FileLoad:
+        """What an earlier run settled of a file that is not there now, or not as it was: it stays part of the load."""
+        known = RecognisedFile(
+            path=progress.path,
+            name=progress.name,
+            source=progress.source,
+            size=0,
+            kind=progress.kind,
+            interval=progress.interval,
+        )
+        file = FileLoad(len(self.files) + 1, known, QuarantineFile(self._folder, progress.name))
+        restore(file, progress)
+        changed = any(each.file.path == progress.path or each.file.name == progress.name for each in self.files)
+        if changed:
+            file.forget_bad()
+        file.finished()
+        stored = f"{file.settled.read:,} rows were loaded of it before, which stay in the store"
+        if changed:
+            file.report.notes.append(f"changed since, or read with other options: {stored}; it is loaded anew")
+        elif progress.done:
+            file.report.notes.append(f"not among the files any more: {stored}")
+        else:
+            said = f"{progress.name} is not among the files any more, and was not loaded to its end: {stored}"
+            file.report.problem = Problem(InvalidRequest.code, f"{said}; resume with it to go on")
+        return file
 
     def run(self, instruments: Sequence[Instrument]) -> LoadReport:
         """Read, write, certify; raises what stops a load, with its report in `details`."""
@@ -185,18 +212,21 @@ class Loading:
         try:
             written = self._writing.write(rows)
         except Conflict as exc:
-            raise explained(exc, self._writer, rows, self.journal.tally.commits) from exc
+            raise explained(exc, self._writer, rows, self.journal.tally.mine) from exc
         if written is None:
             for file, table in rows:
                 file.put_aside(table.num_rows)
             self.journal.tally.set_aside = self._writing.set_aside
             return False, None
         commit, outcomes = written
-        mine = set(self.journal.tally.commits) if any(outcome.met != Met() for outcome in outcomes) else set()
+        tally = self.journal.tally
+        mine = set(tally.mine) if any(outcome.met != Met() for outcome in outcomes) else set()
         for (file, table), outcome in zip(rows, outcomes, strict=True):
-            file.written(table.num_rows, outcome, mine, commit.number)
+            recounted, before = tally.recounted(outcome)
+            file.written(table.num_rows, recounted, mine, before or commit.number)
         if self._certifies and any(outcome.unchanged for outcome in outcomes):
             self._find_unchanged(rows, outcomes)
+        tally.retire()
         if not (commit.inserted or commit.replaced or commit.rejected):
             return True, None
         self._head = commit.number
@@ -268,7 +298,7 @@ class Loading:
         for file in self.files:
             for name in Counts.__struct_fields__:
                 setattr(totals, name, getattr(totals, name) + getattr(file.report.counts, name))
-        totals.commits = len(self.journal.tally.commits)  # several files may share one
+        totals.commits = len(self.journal.tally.mine)  # several files may share one
         return totals
 
     def report(self) -> LoadReport:
