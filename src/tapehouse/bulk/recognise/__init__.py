@@ -19,7 +19,7 @@ from tapehouse.bulk.recognise.stamps import Reading, reading_of
 from tapehouse.bulk.recognise.steps import Step, interval_of, named_interval, newest_first
 from tapehouse.bulk.recognise.symbols import stem_of, symbol_of, symbol_said
 from tapehouse.errors import UnreadableFile, UnrecognisedFile
-from tapehouse.model import DAY_NS, Kind
+from tapehouse.model import DAY_NS, Interval, Kind
 
 __all__ = ["Seen", "recognise_columns", "recognise_text", "recognise_times", "with_layout"]
 
@@ -191,7 +191,12 @@ def _step(
     if known is not None and known.description.exact and known.interval is not None:
         return Step(known.interval, "the file's name")
     named = (known.interval if known else None) or named_interval(stem_of(file.member or file.path))
-    return interval_of(symbols if file.symbol is None else None, reading.values, named)
+    of_rows = symbols if file.symbol is None else None
+    # A file for each day has no steps, but the vendor's days begin at midnight, at which no minute is traded.
+    each_once = of_rows is not None and 1 < len(of_rows) == len(set(of_rows))
+    if named is None and each_once and _as_dates(reading.times, reading, known) is not None:
+        return Step(Interval.D1, "one row a symbol, all of midnight")
+    return interval_of(of_rows, reading.values, named)
 
 
 def _as_dates(times: Times, reading: Reading, known: Known | None) -> Times | None:

@@ -13,13 +13,15 @@ from tapehouse.model import check_symbol
 _GENERIC = {
     *("bars", "bar", "trades", "trade", "ticks", "tick", "quotes", "quote", "ohlcv", "ohlc", "candles", "klines"),
     *("kline", "prices", "price", "data", "history", "hist", "historical", "adjusted", "adj", "raw", "export"),
+    *("historicaldata", "historicalprices", "historicalquotes"),
     *("download", "all", "us", "sample", "test", "values", "market", "table"),
 }
 _SUFFIXES = {
     *(".csv", ".txt", ".tsv", ".jsonl", ".ndjson", ".json", ".gz", ".zst", ".xz", ".zip", ".parquet", ".arrow"),
     *(".arrows", ".feather", ".ipc", ".sqlite", ".sqlite3", ".db", ".duckdb"),
 }
-_DATE = re.compile(r"\d{4}$|\d{6}$|\d{8}$|\d{1,2}$")
+_DATE = re.compile(r"\d{4}$|\d{6}$|\d{8}$|\d{1,2}$|\d{10}$|\d{13}$|\(\d+\)$")
+"""What a name says of when its file was made: a date or an epoch, and the number that a browser adds."""
 _SEPARATOR = re.compile(r"([-_ ])")
 _TICKER = re.compile(r"[A-Z]{1,5}$")
 """A word in capitals may be a ticker: ALL, ADJ and DAY are, and all.csv, adj.csv and Daily.csv rather hold that."""
@@ -90,6 +92,8 @@ def _searched(path: str, pattern: str) -> Named:
 
 def symbol_said(symbol: str, why: str) -> Named:
     """A symbol that a name gives; `UnrecognisedFile` when it cannot be one."""
+    if not symbol:
+        raise UnrecognisedFile(f"no column is the symbol, and the file's name says none: {_OPTIONS}")
     try:
         return Named(check_symbol(symbol), why)
     except InvalidSymbol as exc:
