@@ -19,7 +19,7 @@ from tapehouse.bulk.checks.piece import LOOK_AHEAD, Ledger, Memory, Piece
 from tapehouse.bulk.checks.prices import check_prices
 from tapehouse.bulk.checks.quotes import check_quotes
 from tapehouse.bulk.checks.rules import RULES
-from tapehouse.bulk.checks.runs import check_stuck, check_volume, check_zero_volume, no_volume
+from tapehouse.bulk.checks.runs import check_spacing, check_stuck, check_volume, check_zero_volume, no_volume
 from tapehouse.bulk.checks.sessions import ROUND_THE_CLOCK, Calendars, Check, session_check
 from tapehouse.model import DAY_NS, HOUR_NS, MAX_TIME_NS, MIN_TIME_NS, MINUTE_NS, Instrument, Interval, Kind
 
@@ -30,7 +30,7 @@ COLUMNS = {
     Kind.QUOTES: ("bid", "bid_size", "ask", "ask_size"),
 }
 CHECKS: dict[Kind, tuple[Check, ...]] = {
-    Kind.BARS: (check_prices, check_stuck, check_zero_volume, check_volume),
+    Kind.BARS: (check_prices, check_spacing, check_stuck, check_zero_volume, check_volume),
     Kind.TRADES: (check_prices, check_stuck, check_volume),
     Kind.QUOTES: (check_prices, check_stuck, check_quotes),
 }

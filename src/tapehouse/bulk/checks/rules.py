@@ -32,6 +32,7 @@ RULES: dict[str, Rule] = {
     for rule in (
         _rule("decimal-slip", _ERROR, _ALL, "a price that is 10, 100 or 1,000 times its neighbours, or that part"),
         _rule("unit-change", _ERROR, _ALL, "prices 100 or 1,000 times what they were (or that part), and they stay so"),
+        _rule("too-close", _ERROR, _BARS, "days, weeks or months that begin before the ones above them are over"),
         _rule("spike", _WARNING, _ALL, "a price that leaves the band and is back within three rows"),
         _rule("wick", _WARNING, _BARS, "a high or low beyond the band around this close and the one before"),
         _rule("split-like", _WARNING, _ALL, "a jump by the ratio of a split, which no adjusted close explains"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from tapehouse.bulk.checks.piece import Ledger, Memory, Piece, duration
-from tapehouse.model import MINUTE_NS, Kind
+from tapehouse.model import DAY_NS, MINUTE_NS, Interval, Kind
 
 CHANCE = 1e-3
 DEPENDENCE = 2.0
@@ -18,6 +18,9 @@ LEAST_RUN = 3
 LEAST_SHARE, MOST_SHARE = 0.001, 0.98
 TICK_RUN_NS = 30 * MINUTE_NS
 """Trades and quotes stand still for that long at least before it is remarked on."""
+
+LEAST_SPACING_NS = {Interval.D1: DAY_NS // 2, Interval.W1: 5 * DAY_NS, Interval.MO1: 25 * DAY_NS}
+"""A week that begins with another day than the one before is one or two days shorter."""
 
 VOLUME_RATIO = {Kind.BARS: 100.0, Kind.TRADES: 10_000.0}
 VOLUME_BAND = 8.0
@@ -48,6 +51,20 @@ def check_stuck(piece: Piece, memory: Memory, ledger: Ledger) -> None:
         return value, f"no more than {found.most[run]:,.0f} without a change"
 
     ledger.add("stuck", piece, found.rows[at], describe, rows=found.lengths[at], times=found.starts[at])
+
+
+def check_spacing(piece: Piece, memory: Memory, ledger: Ledger) -> None:
+    """Bars of the calendar that are too close together to be of their interval; those of the clock are on a grid."""
+    least = None if piece.interval is None else LEAST_SPACING_NS.get(piece.interval)
+    if least is None:
+        return
+    steps = np.diff(piece.times, prepend=piece.times[:1])
+    at = np.flatnonzero(piece.linked & piece.fresh & (steps > 0) & (steps < least))
+
+    def describe(i: int) -> tuple[str, str]:
+        return f"{duration(int(steps[at[i]]))} after the one above", f"no less than {duration(least)}"
+
+    ledger.add("too-close", piece, at, describe)
 
 
 def check_zero_volume(piece: Piece, memory: Memory, ledger: Ledger) -> None:

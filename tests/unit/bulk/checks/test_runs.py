@@ -8,7 +8,7 @@ from tests.unit.bulk.checks.series import T0, bars, found, freeze, look, trades
 
 from tapehouse.bulk.checks.base import Severity
 from tapehouse.bulk.checks.runs import longest
-from tapehouse.model import MINUTE_NS, SECOND_NS
+from tapehouse.model import DAY_NS, MINUTE_NS, SECOND_NS, Interval
 
 
 def test_a_feed_that_stood_still_is_found_with_its_length() -> None:
@@ -70,6 +70,15 @@ def test_the_longest_run_grows_with_the_share_and_the_number() -> None:
     assert (np.diff(some[[0, 1, 2, 4]]) > 0).all()
     assert some[3] < some[2]
     assert np.isfinite(some).all()
+
+
+def test_days_are_no_weeks() -> None:
+    rows = bars(200)
+    rows["timestamp"] = np.concatenate([T0 + 7 * DAY_NS * np.arange(40), T0 + DAY_NS * (274 + np.arange(160))])
+    close = found(rows, interval=Interval.W1)["too-close"]
+    assert (close.severity, close.count) == (Severity.ERROR, 160)
+    assert close.examples[0].time == T0 + 274 * DAY_NS
+    assert "too-close" not in found(rows, interval=Interval.D1)
 
 
 def test_bars_without_volume_are_found_where_others_have_some() -> None:
