@@ -92,6 +92,17 @@ def test_what_was_settled_of_a_file_that_was_written_again_is_read_but_not_loade
     assert seen[-1].rows == 900 - report.files[0].earlier.read
 
 
+def test_a_file_that_is_somewhere_else_now_goes_on(tmp_path: Path) -> None:
+    """As one that is uploaded again: another folder, another time."""
+    files = [write(tmp_path / "in", "a.csv", LONG, WIDE)]
+    store = interrupted(files, 5, tmp_path / "q")
+    moved = write(tmp_path / "spool", "a.csv", LONG, WIDE)
+    touched(moved)
+    report = resumed([moved], store, tmp_path / "q")
+    assert (report.complete, report.totals.inserted, report.totals.unchanged) == (True, 900, 0)
+    adds_up(report, store)
+
+
 @pytest.mark.parametrize("where", [10, 450, 880])
 def test_a_file_with_other_content_is_read_anew_and_certified(where: int, tmp_path: Path) -> None:
     """In its middle, its size and its ends stay what they were."""
