@@ -52,6 +52,20 @@ def listed(server: Server, name: str) -> list[dict[str, Any]]:
     return found
 
 
+def test_the_list_of_jobs_names_files_that_were_refused(server: Server) -> None:
+    for name in ("one.csv", "two.csv"):
+        (server.folder / name).write_text("a;b\n1;2\n")
+    run = begin(server, "load", "days.csv", "one.csv", "two.csv")
+    run.communicate(timeout=LIMIT_S)
+    assert run.returncode == 1
+    (job,) = listed(server, "jobs")
+    assert (job["state"], job["files"], job["refused"], job["report"]) == ("done", 3, 2, None)
+    shown = begin(server, "jobs")
+    table, said = shown.communicate(timeout=LIMIT_S)
+    assert "1 of 3 files loaded" in table
+    assert [line.split(": ")[1:3] for line in said.splitlines()] == [["not loaded", f"{n}.csv"] for n in ("one", "two")]
+
+
 def test_a_load_beside_a_server_is_its_job(server: Server) -> None:
     said = server.run("load", "days.csv", "--batch", "days", "--validate", "full")
     assert "28 inserted" in said

@@ -60,6 +60,23 @@ def test_files_are_loaded_and_shown_and_taken_back(page: Page, server: Any) -> N
 
 
 @pytest.mark.browser
+def test_files_that_were_refused_are_named(page: Page, server: Any) -> None:  # noqa: F811
+    for name, text in (("days.csv", DAYS), ("one.csv", "a;b\n1;2\n"), ("two.csv", "")):
+        (server.folder / name).write_text(text)
+    page.open(server)
+    page.press("u")
+    page.until("the dialog", lambda: page.seen("#loads-dialog"))
+    send(page, *(server.folder / name for name in ("days.csv", "one.csv", "two.csv")))
+    page.until("the job", lambda: page.run(f"return {SENT}") == ["done"])
+    for _ in range(2):
+        assert page.text(".job-said").startswith("1 of 3 files loaded. 28 ")
+        assert [problem.text.partition(":")[0] for problem in page.all(".job-problem")] == ["one.csv", "two.csv"]
+        page.open(server)  # of a job of before, the list tells, which has no reports
+        page.press("u")
+        page.until("the list", lambda: page.seen(".job-said"))
+
+
+@pytest.mark.browser
 def test_a_load_is_watched_and_cancelled(page: Page, server: Any) -> None:  # noqa: F811
     (server.folder / "long.csv").write_text(MINUTES)
     page.open(server)

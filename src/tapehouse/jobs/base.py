@@ -50,7 +50,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     `version` grows whenever anything else changes, and never goes back, whatever becomes of the process. `what` are the
     paths or the names of the uploaded files. `progress` is the newest, `report` that of the work
     (`bulk.base.LoadReport` of a load) once it has one, without the files that went well where there are very many
-    (`hidden` of them). `error` says why it is not done, `resume` how to go on.
+    (`hidden` of them). A load that is over had so many `files`, of which `refused` ones were not loaded, or not to
+    their end; `problems` has the names and reasons of the first of them. `error` says why it is not done, `resume` how
+    to go on.
     """
 
     id: str
@@ -65,6 +67,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     progress: Progress | None = None
     report: dict[str, Any] | None = None
     hidden: int = 0
+    files: int = 0
+    refused: int = 0
+    problems: tuple[Problem, ...] = ()
     error: Problem | None = None
     resume: str | None = None
 
@@ -81,12 +86,15 @@ class Control(Protocol):
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of work that raised nothing. `whole`: it came to its end; else it heeded `stop`."""
+    """What became of work that raised nothing. `whole`: it came to its end; else it heeded `stop`. More: see `Job`."""
 
     whole: bool = True
     batch: str | None = None
     report: dict[str, Any] | None = None
     hidden: int = 0
+    files: int = 0
+    refused: int = 0
+    problems: tuple[Problem, ...] = ()
     error: Problem | None = None
 
 

@@ -31,6 +31,8 @@ from tapehouse.jobs.base import (
 )
 from tapehouse.jobs.spool import Spool
 
+PROBLEMS_NAMED = 10
+"""So many files that were refused are named in the job itself, which the list has without its report."""
 FILES_REPORTED = 1_000
 """So many files are in a job's report; what went wrong goes first."""
 SERIES_REPORTED = 1_000
@@ -173,11 +175,20 @@ class LoadJobs:
         return self._load(paths, asked.options, validate=asked.validate, **how)
 
     def _ended(self, report: LoadReport, folder: Path | None = None) -> Ended:
+        files, problems = len(report.files), [file.problem for file in report.files if file.problem is not None]
         hidden = _shorten(report)
         if folder is not None:
             _hide(report, folder)
         built = msgspec.to_builtins(report)
-        return Ended(whole=not report.interrupted, batch=report.batch, report=built, hidden=hidden)
+        return Ended(
+            whole=not report.interrupted,
+            batch=report.batch,
+            report=built,
+            hidden=hidden,
+            files=files,
+            refused=len(problems),
+            problems=tuple(problems[:PROBLEMS_NAMED]),
+        )
 
     def _completed(self, options: LoadOptions) -> LoadOptions:
         """With a batch, so that the job can be told by it before it begins, and the layouts that are known here."""

@@ -204,9 +204,8 @@ class Runner:
 
     def _after(self, live: _Live, ended: Ended) -> Job:
         """The job whose work came to an end."""
-        job = msgspec.structs.replace(
-            live.job, batch=ended.batch or live.job.batch, report=ended.report, hidden=ended.hidden
-        )
+        shown = {name: getattr(ended, name) for name in ("report", "hidden", "files", "refused", "problems")}
+        job = msgspec.structs.replace(live.job, batch=ended.batch or live.job.batch, **shown)
         if ended.error is not None:
             return _ended(job, State.FAILED, ended.error)
         if ended.whole:
@@ -333,8 +332,22 @@ def _decoded(document: bytes) -> _Kept:
 
 def _ended(job: Job, state: State, error: Problem | None = None, resume: str | None = None) -> Job:
     return msgspec.structs.replace(
-        job, state=state, ended=time.time_ns(), version=job.version + 1, error=error, resume=resume
+        job,
+        state=state,
+        ended=time.time_ns(),
+        version=job.version + 1,
+        progress=_at_the_end(job.progress, whole=state is State.DONE),
+        error=error,
+        resume=resume,
     )
+
+
+def _at_the_end(progress: Progress | None, *, whole: bool) -> Progress | None:
+    """The last progress: nothing is left of work that is done, and of other work nobody knows what it would take."""
+    if progress is None:
+        return None
+    done = progress.bytes_total if whole else progress.bytes_done
+    return msgspec.structs.replace(progress, bytes_done=done, eta_s=0.0 if whole else None)
 
 
 def _interrupted(job: Job, why: str, *, begun: bool = True) -> Job:

@@ -97,6 +97,18 @@ def request(*paths: Path | str) -> LoadRequest:
     return LoadRequest(paths=tuple(map(str, paths)), options=DAILY)
 
 
+def test_files_that_were_refused_are_counted_and_the_first_named(here: Here, allowed: Path) -> None:
+    for number in range(loads.PROBLEMS_NAMED + 2):
+        (allowed / f"bad{number:02}.csv").write_text("date,open\n2024-01-02,1\n" * 1_000)
+    job = here.over(here.loads.load(request(allowed), anywhere=False))
+    assert (job.state, job.files, job.refused) == (State.DONE, loads.PROBLEMS_NAMED + 3, loads.PROBLEMS_NAMED + 2)
+    assert [each.message[:10] for each in job.problems] == [f"bad{n:02}.csv:" for n in range(loads.PROBLEMS_NAMED)]
+    assert here.rows() == 2
+    assert job.progress is not None
+    assert job.progress.bytes_done == job.progress.bytes_total > 1_000
+    assert job.progress.eta_s == 0
+
+
 def test_a_file_is_loaded_and_the_report_kept(here: Here, allowed: Path) -> None:
     job = here.over(here.loads.load(request(allowed / "days.csv"), anywhere=False))
     assert job.state is State.DONE, job.error

@@ -60,6 +60,9 @@ JOB_EXAMPLE = {
     },
     "report": None,
     "hidden": 0,
+    "files": 0,
+    "refused": 0,
+    "problems": [],
     "error": None,
     "resume": None,
 }

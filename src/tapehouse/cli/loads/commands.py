@@ -190,6 +190,10 @@ def jobs(
     for each in found:
         if each.error is not None:
             say(f"{each.id}: {each.error.message}")
+        for problem in each.problems:
+            say(f"{each.id}: not loaded: {problem.message}")
+        if each.refused > len(each.problems):
+            say(f"{each.id}: {each.refused - len(each.problems):,} more files were not loaded")
         if each.resume is not None:
             say(f"{each.id}: {each.resume}")
 
@@ -197,6 +201,8 @@ def jobs(
 def _how_far(job: Job) -> str:
     from tapehouse.cli.loads.progress import said
 
+    if job.refused:
+        return f"{job.files - job.refused:,} of {job.files:,} files loaded"
     if job.progress is not None:
         return f"{job.progress.file}: {said(job.progress)}"
     return " ".join(map(shlex.quote, job.what[:3])) + (" ..." if len(job.what) > 3 else "")

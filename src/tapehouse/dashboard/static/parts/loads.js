@@ -36,15 +36,21 @@ function countsOf({ totals }) {
   return names.filter((name) => totals[name]).map((name) => `${count(totals[name])} ${name}`).join(", ") || "nothing to do";
 }
 
-function saidOf({ state, progress, report, error, resume }) {
+function saidOf({ state, progress, report, files: all, refused, error, resume }) {
   if (error) return resume ? `${error.message}. To go on: ${resume}` : error.message;
   const what = report?.totals ? countsOf(report) : progress && `${plural(progress.rows, "row")} read`;
-  if (OVER.has(state)) return [what, resume && `To go on: ${resume}`].filter(Boolean).join(". ");
+  const loaded = refused && `${count(all - refused)} of ${plural(all, "file")} loaded`;
+  if (OVER.has(state)) return [loaded, what, resume && `To go on: ${resume}`].filter(Boolean).join(". ");
   if (!progress) return "waits for its turn";
   const { file, file_number: number, files, rows, rows_per_s: pace, quarantined, eta_s: eta } = progress;
   const bad = quarantined ? `, ${count(quarantined)} bad` : "";
   const which = files > 1 ? ` (${count(number)} of ${count(files)})` : "";
   return `${file}${which}: ${plural(rows, "row")}, ${count(pace)} rows/s${bad}${left(eta)}`;
+}
+
+function problemsOf({ refused = 0, problems = [] }) {
+  const more = refused - problems.length;
+  return [...problems.map(({ message }) => message), ...(more > 0 ? [`and ${plural(more, "more file")}`] : [])];
 }
 
 /** One job: its name, its state, how far it is, and a way to end it. It is changed in place, so that focus stays. */
@@ -53,6 +59,7 @@ class JobRow {
   #state = element("span", "badge job-state");
   #bar = document.createElement("progress");
   #said = element("p", "job-said");
+  #problems = element("ul", "job-problems");
   #cancel;
 
   constructor(job, onCancel) {
@@ -61,7 +68,7 @@ class JobRow {
     const head = element("div", "job-head");
     head.append(element("strong", "job-name", name), this.#state, this.#cancel);
     this.#bar.ariaLabel = `Progress of ${name}`;
-    this.node.append(head, this.#bar, this.#said);
+    this.node.append(head, this.#bar, this.#said, this.#problems);
     this.node.dataset.job = job.id;
   }
 
@@ -70,6 +77,8 @@ class JobRow {
     this.node.dataset.state = job.state;
     this.#state.textContent = job.state;
     this.#said.textContent = saidOf(job);
+    this.node.classList.toggle("partly", job.refused > 0);
+    this.#problems.replaceChildren(...problemsOf(job).map((said) => element("li", "job-problem", said)));
     this.#cancel.hidden = over;
     this.#bar.hidden = over;
     if (job.progress) {
