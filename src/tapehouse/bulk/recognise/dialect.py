@@ -144,10 +144,11 @@ def encoding_of(data: bytes, said: str | None) -> tuple[str, list[str]]:
     for mark, encoding in _MARKS.items():
         if data.startswith(mark):
             return encoding, []
-    if data[1:200:2].count(0) > len(data[:200]) // 4:
-        return "utf-16-le", ["no byte-order mark, but every other byte is 0: read as utf-16-le"]
+    for first, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if data[first:200:2].count(0) > len(data[:200]) // 4:
+            return encoding, [f"no byte-order mark, but every other byte is 0: read as {encoding}"]
     if 0 in data[:4096]:
-        raise UnreadableFile("the file has NUL bytes: it is no text")
+        raise UnreadableFile("the file has NUL bytes: it is no text, or of an encoding that --encoding has to say")
     try:
         decoder_of("utf-8").__class__("strict").decode(data)
     except UnicodeDecodeError:
