@@ -110,6 +110,15 @@ def check_whole(folder: Path, kind: str, report: LoadReport) -> None:
     store.close()
 
 
+def check_counts(folder: Path, report: LoadReport) -> None:
+    """They are what the store says of the batch, also where the run that was killed could not write it down."""
+    store = DuckDBStore(folder)
+    [batch] = store.batches([report.batch])
+    assert (report.totals.inserted, report.totals.commits) == (batch.inserted, batch.commits)
+    assert report.totals.unchanged == 0
+    store.close()
+
+
 def resume(folder: Path, files: Path, batch: str) -> LoadReport:
     code, output = ended(start(folder, files, batch))
     assert code == 0
@@ -144,7 +153,9 @@ def test_a_load_that_is_killed_at_a_place_goes_on(armed: str, files: tuple[str, 
     check_killed(tmp_path / "data", kind)
     batch = next_batch(tmp_path / "data")
     assert batch is not None
-    check_whole(tmp_path / "data", kind, resume(tmp_path / "data", folder, batch))
+    report = resume(tmp_path / "data", folder, batch)
+    check_whole(tmp_path / "data", kind, report)
+    check_counts(tmp_path / "data", report)
 
 
 def test_a_load_that_is_killed_at_any_time_again_and_again_goes_on(files: tuple[str, Path], tmp_path: Path) -> None:
