@@ -215,6 +215,20 @@ def earlier(store: Any, resume: str, files: Sequence[str]) -> LoadProgress | Non
     raise NotFound("no load of these files stopped before its end; load them without resuming")
 
 
+def check_not_undone(store: Any, batch: str) -> None:
+    """`InvalidRequest` when the batch is undone: what its undo hid would pass for loaded."""
+    if Capability.UNDOES not in getattr(store, "capabilities", ()):
+        return
+    for known in store.batches([batch], limit=1):
+        if known.undone_by is not None:
+            raise InvalidRequest(
+                f"batch {batch} was undone by {known.undone_by}: load the files under another name, or undo "
+                f"{known.undone_by} to bring it back",
+                batch=batch,
+                undone_by=known.undone_by,
+            )
+
+
 class Journal:
     """Writes down how far one load came; without a store that keeps documents it does nothing."""
 
@@ -243,7 +257,7 @@ class Journal:
         """Say that the load runs; `InvalidRequest` when the batch did not come to its end: it can only be resumed."""
         if self._store is None:
             return
-        self._check_not_undone()
+        check_not_undone(self._store, self.load.batch)
         for known in self._store.documents(LOADS, [self.load.batch]).values():
             if msgspec.json.decode(known, type=LoadProgress).state != "finished":
                 raise InvalidRequest(
@@ -262,7 +276,7 @@ class Journal:
         given = list(self._files.values())
         others = [name for name in before.files if name not in given]
         self.load = msgspec.structs.replace(before, files=[*others, *given])
-        self._check_not_undone()
+        check_not_undone(self._store, self.load.batch)
         kept = self._store.documents(FILES, [self._key(name) for name in ("", *self.load.files)])
         if (said := kept.get(self._key(""))) is not None:
             self.tally = msgspec.json.decode(said, type=Tally)
@@ -278,20 +292,6 @@ class Journal:
                 restore(file, progress)
         self._say("running")
         return [told[name] for name in others if name in told]
-
-    def _check_not_undone(self) -> None:
-        """`InvalidRequest` when the batch is undone: what its undo hid would pass for loaded."""
-        if Capability.UNDOES not in getattr(self._store, "capabilities", ()):
-            return
-        store: Any = self._store
-        for known in store.batches([self.load.batch], limit=1):
-            if known.undone_by is not None:
-                raise InvalidRequest(
-                    f"batch {known.name} was undone by {known.undone_by}: load the files under another name, or undo "
-                    f"{known.undone_by} to bring it back",
-                    batch=known.name,
-                    undone_by=known.undone_by,
-                )
 
     def _find_unsettled(self) -> None:
         """Note the commits of the load that no run lived to write down."""

@@ -15,7 +15,7 @@ import msgspec
 
 from tapehouse import errors
 from tapehouse.bulk.base import Counts, FileReport, LoadOptions, LoadReport, OnProgress, RecognisedFile, Writer
-from tapehouse.bulk.journal import earlier, identity
+from tapehouse.bulk.journal import check_not_undone, earlier, identity
 from tapehouse.bulk.plan import plan
 from tapehouse.bulk.run.claims import claimed
 from tapehouse.bulk.run.loading import Inspect, Loading
@@ -58,6 +58,7 @@ def load(
     known = {identity(file): file.name for file in files if file.problem is None}
     before = None if options.resume is None else earlier(writer, options.resume, list(known))
     if before is not None and before.state == "finished":
+        check_not_undone(writer, before.batch)
         return _nothing_left(before.batch, files)
     batch = before.batch if before is not None else options.batch or _new_batch()
     with claimed(writer, batch, known.items()):

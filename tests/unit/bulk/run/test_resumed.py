@@ -190,6 +190,8 @@ def test_the_name_of_an_undone_batch_is_refused(tmp_path: Path) -> None:
     undo = store.undo("b").commits[0].batch
     with pytest.raises(InvalidRequest, match=f"batch b was undone by {undo}.*another name"):
         bulk.load(files, store, options(), quarantine_dir=tmp_path / "q")
+    with pytest.raises(InvalidRequest, match=f"undone by {undo}"):
+        bulk.load(files, store, options(batch=None, resume="b"), quarantine_dir=tmp_path / "q")
     assert bulk.load(files, store, options(batch="c"), quarantine_dir=tmp_path / "q").totals.inserted == 900
     store.close()
 
