@@ -63,7 +63,7 @@ def _cases(bench: Bench) -> Iterator[Case]:
     )
     daily = bench.symbols * DAILY_FILES_A_SYMBOL * DAILY_BARS
     raw = "benchmarks.peers:insert_daily_files"
-    yield Case("daily bars, a file per symbol", files.daily_csv_files(), daily, raw, daily / DAILY_TARGET_S)
+    yield Case("daily bars, a file per symbol", files.daily_csv_files(), daily, raw, daily / DAILY_TARGET_S, repeats=2)
     if bench.large:
         yield Case("CSV of 5 GB", files.stocks_csv_large(), None, "benchmarks.peers:copy_csv", repeats=1)
 
