@@ -33,7 +33,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import uvloop
 
 from tapehouse import dashboard, logs
@@ -95,7 +94,6 @@ async def _serve(settings: Settings, formats: Sequence[Description]) -> None:
             doors.append(Door(api.over_socket, settings, stack.enter_context(_unix_socket(path))))
         _on_signals(stopping, doors)
         await stack.enter_async_context(_open_doors(doors))
-        pa.array([])  # imports pandas where it is installed, for which no request should have to wait
         _collect_less(stack)
         _welcome(store, settings, keys, _announced(store, listener))
         await stopping.wait()

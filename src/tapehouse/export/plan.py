@@ -147,7 +147,7 @@ def _spans(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, int, int, i
             yield symbol, int(times[0]), int(times[-1]), len(times)
 
 
-def jobs(options: ExportOptions, series: Sequence[Series], commit: int) -> Iterator[Job]:
+def jobs(source: Source, options: ExportOptions, series: Sequence[Series], commit: int) -> Iterator[Job]:
     """What is to be done, in an order in which files are found again: by series, then by symbol or period."""
     for (kind, interval), group in groupby(series, key=lambda each: (each.kind, each.interval)):
         held = list(group)
@@ -166,7 +166,7 @@ def jobs(options: ExportOptions, series: Sequence[Series], commit: int) -> Itera
         elif options.period is None:
             yield _job(base, held)
         else:
-            yield from _by_period(base, held, options.period)
+            yield from _by_period(source, base, held, options.period)
 
 
 def _job(base: Request, held: Sequence[Series], first: date | None = None) -> Job:
@@ -187,19 +187,34 @@ def _lots(held: Sequence[Series]) -> Iterator[list[Series]]:
         yield lot
 
 
-def _by_period(base: Request, held: Sequence[Series], period: Partition) -> Iterator[Job]:
+def _by_period(source: Source, base: Request, held: Sequence[Series], period: Partition) -> Iterator[Job]:
     """A job for every period that may have rows; dates as bounds are midnights in the zone of each symbol."""
     first = min(each.first for each in held)
     last = max(each.last for each in held)
     low = first if not isinstance(base.start, int) else max(first, base.start)
     high = last if not isinstance(base.end, int) else min(last, base.end)
-    for begins in periods(low, high, period) if low <= high else ():
+    every = list(periods(low, high, period)) if low <= high else []
+    is_stored = base.stored or base.kind is not Kind.BARS
+    if is_stored and sum(each.rows for each in held) < len(every):
+        every = _occupied(source, base, held, period)
+    for begins in every:
         ends = following(begins, period)
         start = _later(base.start, begins)
         end = _earlier(base.end, ends)
         if isinstance(start, date) and isinstance(end, date) and start >= end:
             continue
         yield _job(msgspec.structs.replace(base, start=start, end=end), held, begins)
+
+
+def _occupied(source: Source, base: Request, held: Sequence[Series], period: Partition) -> list[date]:
+    """The periods near a row: with few rows far apart, such as one of 1970, most of the periods between are empty."""
+    found: set[date] = set()
+    for request in _job(base, held).requests:
+        with source.rows(msgspec.structs.replace(request, columns=("symbol", "timestamp"))) as rows:
+            for batch in rows.batches:
+                for time in times_of(batch).tolist():
+                    found.update(periods(time, time, period))
+    return sorted(found)
 
 
 def _later(bound: Bound | None, begins: date) -> Bound | None:

@@ -68,7 +68,8 @@ def export(
         instruments = source.instruments()
         left = [each for each in series if not journal.is_done(series_name(each.kind, each.interval), each.symbol)]
         writing = Writing(source, journal, Instruments(instruments), _total(journal.header.options, series), progress)
-        writing.all(plan.jobs(journal.header.options, left, journal.header.commit), threads or os.cpu_count() or 1)
+        jobs = plan.jobs(source, journal.header.options, left, journal.header.commit)
+        writing.all(jobs, threads or os.cpu_count() or 1)
         manifest = _manifest(journal, instruments)
         journal.finish(manifest)
         return manifest

@@ -72,6 +72,31 @@ def test_every_partition(partition: str) -> None:
     assert content(there_and_back(store, format="csv", partition=partition)[1]) == content(store)
 
 
+def test_a_file_a_day_of_rows_far_apart_asks_for_the_days_that_have_some() -> None:
+    store = MemoryStore()
+    store.write(Kind.TRADES, rows_of(Kind.TRADES, [{**TRADES[0], "timestamp": 1}, TRADES[0]]))
+    asked: list[Any] = []
+
+    class Watched(Held):
+        def rows(self, request: Any) -> Any:
+            asked.append(request)
+            return super().rows(request)
+
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = export(Watched(store), Path(folder) / "out", ExportOptions(partition=partition_of("day")))
+    assert len(manifest.files) == 2
+    assert len(asked) < 20
+
+
+def test_words_that_look_missing_beside_a_number_that_is_looked_at_twice() -> None:
+    store = MemoryStore()
+    large = {**TRADES[0], "price": 9007199254740992.0}
+    words = [{**TRADES[0], "exchange": "NA", "side": "null", "conditions": "-", "id": ""}]
+    store.write(Kind.TRADES, rows_of(Kind.TRADES, [large, *words]))
+    for format_ in ("jsonl", "csv"):
+        assert content(there_and_back(store, format=format_)[1]) == content(store)
+
+
 floats = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
     st.sampled_from([0.0, -0.0, 1e-12, 5e-324, 1.7976931348623157e308, 0.1 + 0.2, 0.12345678, 123456789.12345678]),

@@ -101,7 +101,9 @@ def rounded(texts: pa.Array, floats: pa.Array, decimal: str = ".", thousands: st
     for row, text in zip(rows, texts.take(pa.array(rows)).to_pylist(), strict=True):
         if found := whole.fullmatch(text.strip()):
             digits = found[1].replace(thousands or ",", "").lstrip("0")  # Python refuses to read thousands of zeros
-            lost[row] = int(digits) != abs(int(values[row]))
+            # Programs that write a float with the fewest digits that tell it fill it up with zeros.
+            fewest = repr(float(values[row])).partition("e")[0].strip("-").replace(".", "").strip("0")
+            lost[row] = digits.rstrip("0") != fewest and int(digits) != abs(int(values[row]))
     return lost if lost.any() else None
 
 

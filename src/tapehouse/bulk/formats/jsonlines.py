@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import json as arrow_json
 
 from tapehouse.bulk.base import RecognisedFile
-from tapehouse.bulk.formats.convert import NULLS, WORDS, in_one_unit, renamed
+from tapehouse.bulk.formats.convert import NULLS, NUMBER_TYPES, in_one_unit, renamed
 from tapehouse.bulk.formats.split import Block, lines_backwards, lines_of
 from tapehouse.bulk.formats.text import Parsed, TextParser, last_numbers, nothing, parsed
 from tapehouse.bulk.validate import NAME_FIELDS, TIME_FIELDS, Judge, Verdict
@@ -32,6 +32,8 @@ class JsonParser:
         names = {field.name for field in SCHEMAS[file.kind]}
         self._columns = {name: field for field, name in file.columns.items() if field in names or field in TIME_FIELDS}
         types = {field: self._text.type_of(field) for field in self._columns.values()}
+        # A text of JSON is in quotes: only where a number or a time should be does NA mean that there is none.
+        self._missable = {field for field, type_ in types.items() if field in TIME_FIELDS or type_ in NUMBER_TYPES}
         types |= dict.fromkeys(NAME_FIELDS.intersection(types), pa.string())
         self._schema = pa.schema([(name, types[field]) for name, field in self._columns.items()])
 
@@ -109,7 +111,7 @@ class JsonParser:
             record = object_of(block.data[start:end])
             broken[number] = record is None
             for name, field in self._columns.items():
-                found[field].append(text_of((record or {}).get(name), [""] if field in WORDS else NULLS))
+                found[field].append(text_of((record or {}).get(name), NULLS if field in self._missable else []))
         verdict = Verdict(len(rows))
         verdict.reject(broken, NO_OBJECT)
         typed = {
