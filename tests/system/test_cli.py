@@ -136,7 +136,7 @@ def test_load_can_only_look(here: Path) -> None:
     (file,) = found["files"]
     assert (file["file"]["kind"], file["file"]["interval"]) == ("bars", "1d")
     assert (found["rows"], found["exact"], file["rows"]) == (4, True, 4)
-    assert "1 files to load, 0 that cannot be; 4 rows of 1 symbols" in run(here, "load", "days.csv", "--dry-run")
+    assert "1 file to load, 0 that cannot be; 4 rows of 1 symbol," in run(here, "load", "days.csv", "--dry-run")
     assert not (here / "data").exists()
 
 

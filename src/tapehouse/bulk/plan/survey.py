@@ -26,6 +26,8 @@ from tapehouse.times import format_time
 SAMPLED_FILES = 64
 """Of more files, so many are read at the beginning, evenly spread; the others are taken for like them."""
 SAMPLE_BYTES = 1 << 20
+SMALL_FILES = 1_000
+"""Up to so many are all read, when they have no more bytes together than a sample may have."""
 WRITTEN_ROWS_PER_S = 2_000_000.0
 """About what a store takes from one writer (docs/benchmarks.md); the reading is measured."""
 _EXAMPLES = 3
@@ -78,11 +80,10 @@ def survey(files: Sequence[RecognisedFile], options: LoadOptions, instruments: S
     """What a load of these files (of `plan`) would do."""
     found = [FileSurvey(file=file, problem=file.problem) for file in files]
     able = [each for each in found if each.problem is None]
-    step = max(1, -(-len(able) // SAMPLED_FILES))
-    sampled = able[::step]
     effort = _Effort()
-    for each in sampled:
+    for each in able[:: _step(able)]:
         effort.sample(each, options, instruments)
+    able = [each for each in able if each.problem is None]
     for each in able:
         effort.estimate(each)
     rows = sum(each.rows or 0 for each in able)
@@ -103,20 +104,40 @@ def survey(files: Sequence[RecognisedFile], options: LoadOptions, instruments: S
     )
 
 
+def _step(able: Sequence[FileSurvey]) -> int:
+    """Every how many files one is read."""
+    if len(able) <= SMALL_FILES and sum(each.file.size for each in able) <= SAMPLED_FILES * SAMPLE_BYTES:
+        return 1
+    return max(1, -(-len(able) // SAMPLED_FILES))
+
+
 def describe_survey(found: Survey) -> list[str]:
     """What is expected of a load, in lines for people: what the samples of files showed, and all in all."""
     lines = [line for each in found.files if (line := _line(each))]
     for each in found.files:
-        for rejection in each.rejections:
-            first = f" (line {rejection.examples[0].line:,})" if rejection.examples else ""
-            lines.append(f"{each.file.name}: {rejection.rows:,} rows of the sample are bad: {rejection.reason}{first}")
+        lines += _bad(each)
+        if each.problem is not None and each.file.problem is None:
+            lines.append(f"{each.file.name}: would not be loaded: {each.problem.message}")
     able = sum(each.problem is None for each in found.files)
-    rows = f"{'' if found.exact else 'about '}{found.rows:,} rows of {found.symbols:,} symbols"
-    lines.append(f"{able:,} files to load, {len(found.files) - able:,} that cannot be; {rows}{_span(found)}")
+    of = f"{_count(found.rows, 'row')} of {_count(found.symbols, 'symbol')}"
+    rows = f"{'' if found.exact else 'about '}{of}{_span(found)}"
+    lines.append(f"{_count(able, 'file')} to load, {len(found.files) - able:,} that cannot be; {rows}")
     if found.seconds is not None and found.disk_bytes is not None and found.rows_per_s is not None:
         disk = f"{found.disk_bytes / 1e6:,.1f} MB on disk once compacted"
         lines.append(f"about {found.seconds:,.1f} s ({found.rows_per_s:,.0f} rows/s read by one thread), about {disk}")
     return lines
+
+
+def _bad(each: FileSurvey) -> Iterator[str]:
+    where = "" if each.complete else " of the sample"
+    for rejection in each.rejections:
+        first = f" (line {rejection.examples[0].line:,})" if rejection.examples else ""
+        lot = f"{_count(rejection.rows, 'row')}{where} {'is' if rejection.rows == 1 else 'are'} bad"
+        yield f"{each.file.name}: {lot}: {rejection.reason}{first}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _line(each: FileSurvey) -> str:
@@ -125,7 +146,7 @@ def _line(each: FileSurvey) -> str:
     symbols = f"{', '.join(each.symbols[:_SYMBOLS_NAMED])}{', ...' if len(each.symbols) > _SYMBOLS_NAMED else ''}"
     how = "" if each.exact else f" (estimated from {each.sampled_rows:,})" if each.sampled_rows else " (estimated)"
     seen = "" if each.complete or not each.sampled_rows else " seen so far"
-    return f"{each.file.name}: {each.rows:,} rows{how}, {symbols}{_span(each)}{seen}"
+    return f"{each.file.name}: {_count(each.rows, 'row')}{how}, {symbols}{_span(each)}{seen}"
 
 
 def _span(found: FileSurvey | Survey) -> str:
@@ -157,6 +178,7 @@ class _Effort:
                 done = max(done, parsed.source_bytes)
         except InvalidData as exc:
             each.problem = Problem(exc.code, exc.message)
+        each.problem = each.problem or _too_many_bad(each, options)
         self.seconds += time.perf_counter() - started
         tables = [table for table in tables if table.num_rows]
         self.rows += sum(table.num_rows for table in tables)
@@ -178,6 +200,17 @@ class _Effort:
             each.rows, each.exact = file.rows if file.rows is not None else each.sampled_rows, True
         elif like := self._bytes.get(_key(file)):
             each.rows = round(file.size / max(like[0], 1) * like[1])
+
+
+def _too_many_bad(each: FileSurvey, options: LoadOptions) -> Problem | None:
+    """Why a load would give the file up, when it would, as far as the sample shows."""
+    bad = sum(rejection.rows for rejection in each.rejections)
+    least = 1 if each.complete else options.max_bad_rows
+    if bad < least or bad <= each.sampled_rows * options.max_bad_share:
+        return None
+    share = f"more than a share of {options.max_bad_share:g} (max_bad_share)"
+    rows = "its" if each.complete else "the sample's"
+    return Problem(InvalidData.code, f"{bad:,} of {rows} {each.sampled_rows:,} rows are bad, {share}")
 
 
 def _key(file: RecognisedFile) -> Key:

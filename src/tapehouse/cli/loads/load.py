@@ -104,7 +104,7 @@ def _survey(paths: list[str], options: LoadOptions, instruments: Path | None, as
         say_plan(files, given)
         for line in bulk.describe_survey(found):
             typer.echo(line)
-    return 1 if any(file.problem for file in files) else 0
+    return 1 if any(each.problem for each in found.files) else 0
 
 
 def _options(

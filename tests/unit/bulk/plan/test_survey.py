@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -48,12 +49,36 @@ def test_a_large_file_is_estimated_and_the_estimate_is_near(tmp_path: Path) -> N
     assert 0 < found.disk_bytes / found.rows < 20
 
 
-def test_of_many_files_some_are_read_and_the_others_are_like_them(tmp_path: Path) -> None:
+def test_of_many_files_some_are_read_and_the_others_are_like_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("tapehouse.bulk.plan.survey"), "SMALL_FILES", SAMPLED_FILES)
     for number in range(2 * SAMPLED_FILES):
         (tmp_path / f"S{number:03}_1m.csv").write_text(minutes(20))
     found = surveyed(tmp_path)
     assert sum(each.sampled_rows > 0 for each in found.files) == SAMPLED_FILES
     assert (found.rows, found.exact, found.symbols) == (40 * SAMPLED_FILES, False, 2 * SAMPLED_FILES)
+
+
+def test_many_small_files_are_all_read(tmp_path: Path) -> None:
+    for number in range(2 * SAMPLED_FILES):
+        (tmp_path / f"S{number:03}_1m.csv").write_text(minutes(20))
+    (tmp_path / "S099_1m.csv").write_text(minutes(20) + "1704299400,1,0.5,2,1,1\n")
+    found = surveyed(tmp_path)
+    assert (found.rows, found.exact) == (40 * SAMPLED_FILES + 1, True)
+    assert [line for line in bulk.describe_survey(found) if "bad" in line] == [
+        "S099_1m.csv: 1 row is bad: high is below open (line 22)"
+    ]
+
+
+def test_a_file_that_would_be_given_up(tmp_path: Path) -> None:
+    (tmp_path / "KO_1m.csv").write_text(minutes(2) + "1704299400,1,0.5,2,1,1\n" * 3)
+    (tmp_path / "PEP_1m.csv").write_text(minutes(2))
+    found = surveyed(tmp_path)
+    lines = bulk.describe_survey(found)
+    assert "KO_1m.csv: would not be loaded: 3 of its 5 rows are bad, more than a share of 0.5 (max_bad_share)" in lines
+    assert "KO_1m.csv: 3 rows are bad: high is below open (line 4)" in lines
+    assert any(line.startswith("1 file to load, 1 that cannot be; 2 rows of 1 symbol, ") for line in lines)
 
 
 def test_problems_are_found_in_the_sample(tmp_path: Path) -> None:
