@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from tapehouse.store.failpoints import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 HEADERS = {"bars": "timestamp,open,high,low,close,volume", "trades": "timestamp,price,size"}
-FILES, ROWS = 6, 1_500
+FILES, ROWS, BAD = 6, 1_500, 20
 
 
 def rows_of(kind: str, symbol: int) -> list[tuple[int, float]]:
@@ -45,6 +47,8 @@ def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp(request.param)
     for symbol in range(FILES):
         lines = [line(request.param, *row) for row in rows_of(request.param, symbol)]
+        for n in range(BAD):
+            lines.insert(n * 40, line(request.param, 60 * n, -1.0 - n))
         (folder / f"S{symbol}.csv").write_text("\n".join([HEADERS[request.param], *lines]) + "\n")
     return request.param, folder
 
@@ -87,6 +91,15 @@ def reported(store: DuckDBStore) -> int:
     return sum(file.counts.inserted + file.counts.unchanged for file in files)
 
 
+def quarantined(folder: Path) -> Counter[tuple[str, str]]:
+    """The rows in quarantine by file and line."""
+    found = Counter[tuple[str, str]]()
+    for path in folder.glob("*.csv"):
+        with path.open(newline="", encoding="utf-8") as file:
+            found.update((row["file"], row["line"]) for row in csv.DictReader(file))
+    return found
+
+
 def check_killed(folder: Path, kind: str) -> None:
     """What is there is of the files, each row once, and no less than was reported."""
     store = DuckDBStore(folder)
@@ -102,9 +115,14 @@ def check_whole(folder: Path, kind: str, report: LoadReport) -> None:
     store = DuckDBStore(folder)
     assert stored(store, kind) == expected(kind)
     assert report.complete
-    assert report.totals.read == len(expected(kind)) == report.totals.inserted + report.totals.unchanged
+    assert len(expected(kind)) == report.totals.inserted + report.totals.unchanged
+    assert report.totals.read == len(expected(kind)) + FILES * BAD
     assert report.certificate is not None
-    assert report.certificate.rows == report.totals.read
+    assert report.certificate.rows == len(expected(kind))
+    assert quarantined(folder / "quarantine" / report.batch) == Counter(
+        (f"S{symbol}.csv", str(n * 40 + 2)) for symbol in range(FILES) for n in range(BAD)
+    )
+    assert report.totals.quarantined == FILES * BAD
     assert certify(store, report.batch).disagreeing == []
     assert store.documents(journal.FILES) == {}
     store.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Container
+from pathlib import Path
 
 import msgspec
 import pyarrow as pa
@@ -32,6 +33,8 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     sums: Sums = {}
     blocks: int = 0
     place: int = 0
+    bad_bytes: int = 0
+    """How large the quarantine file is with the block's bad rows."""
     end: bool = False
     problem: Problem | None = None
 
@@ -45,7 +48,8 @@ class FileLoad:
 
     `blocks` of it are settled: written, set aside or without good rows. `place` is that of the last of these, and
     `settled` counts what they held, `settled_reasons` says why some of it was refused, and `sums` are the hashes of
-    what is stored. The report counts all that was read. A `doubted` file was written since it was read.
+    what is stored. The report counts all that was read. `bad_bytes` of the quarantine file are of what is settled. A
+    `doubted` file was written since it was read; one that has `lost_bad` rows misses some in quarantine.
     """
 
     def __init__(self, number: int, file: RecognisedFile, quarantine: QuarantineFile) -> None:
@@ -53,8 +57,8 @@ class FileLoad:
         self.report = FileReport(file=file, counts=Counts(), problem=file.problem)
         self.quarantine = quarantine
         self.abandoned = False
-        self.blocks = self.place = self.first_commit = 0
-        self.replays = self.doubted = False
+        self.blocks = self.place = self.first_commit = self.bad_bytes = 0
+        self.replays = self.doubted = self.lost_bad = False
         self.settled, self.sums = Counts(), Sums()
         self.reasons, self.settled_reasons = Reasons(), Reasons()
         self.ended = file.problem is not None
@@ -82,12 +86,17 @@ class FileLoad:
         self.report.counts = msgspec.structs.replace(settled)
         self.report.earlier = msgspec.structs.replace(settled)
 
+    def resume_quarantine(self, path: str, size: int) -> None:
+        """Its bad rows of earlier runs are the first bytes of that file."""
+        self.bad_bytes, self.lost_bad = size, not self.quarantine.resume(Path(path), size)
+
     def restart(self, why: str) -> None:
         """Read all again: what an earlier run settled cannot be told from the rest.
 
         Rows that it stored stay in the counts and the sums, as they stay in the store; bad ones are found again.
         """
-        self.blocks, self.place, self.replays = 0, 0, False
+        self.blocks, self.place, self.bad_bytes, self.replays = 0, 0, 0, False
+        self.quarantine.clear()
         self.forget_bad()
         stored = f"{self.settled.read:,} rows that were loaded of it before stay in the store, and are counted too"
         self.report.notes.append(f"read again from its beginning, since {why}; {stored}")
@@ -103,6 +112,7 @@ class FileLoad:
         """It came to its end in an earlier run."""
         self.ended = True
         self._bytes_done = self.file.size
+        self._give_quarantine()
         self._give_reasons()
 
     def replay(self, parsed: Parsed) -> None:
@@ -130,6 +140,7 @@ class FileLoad:
             sums=sums,
             blocks=blocks,
             place=place,
+            bad_bytes=self.quarantine.size,
         )
 
     def advance(self) -> int:
@@ -182,7 +193,7 @@ class FileLoad:
         if piece.end:
             self.end(piece.problem)
         else:
-            self.blocks, self.place = piece.blocks, piece.place
+            self.blocks, self.place, self.bad_bytes = piece.blocks, piece.place, piece.bad_bytes
 
     def too_many_bad(self, options: LoadOptions, *, ended: bool = False) -> Problem | None:
         """Why the file is given up, when it is; one that has `ended` is judged however few rows it had."""
@@ -215,12 +226,15 @@ class FileLoad:
         self.quarantine.close()
         report = self.report
         report.problem = report.problem or problem
-        report.quarantine = None if self.quarantine.path is None else str(self.quarantine.path)
+        self._give_quarantine()
         if self._ordinals.uncertain:
             what = "rows so long after others of later times that equal ones were taken as repeats"
             self.reasons.remarks[what] = self.settled_reasons.remarks[what] = self._ordinals.uncertain
         self._give_reasons()
         report.seconds = time.perf_counter() - self._started
+
+    def _give_quarantine(self) -> None:
+        self.report.quarantine = None if self.quarantine.path is None else str(self.quarantine.path)
 
     def _give_reasons(self) -> None:
         self.report.rejections = sorted(self.reasons.rejections.values(), key=lambda each: -each.rows)

@@ -60,6 +60,8 @@ class LoadProgress(msgspec.Struct, kw_only=True):
     """The store's newest commit when it began."""
     files: list[str]
     block_bytes: int
+    quarantine: list[str] = []
+    """Files that were in the load's quarantine folder when it began: another load's of the same name."""
 
 
 class Unsettled(msgspec.Struct, kw_only=True):
@@ -129,6 +131,9 @@ class FileProgress(msgspec.Struct, kw_only=True):
     counts: Counts
     reasons: Reasons = msgspec.field(default_factory=Reasons)
     sums: dict[str, Sum]
+    quarantine: str | None = None
+    bad_bytes: int = 0
+    """So much of the quarantine file is of what is settled."""
 
 
 def identity(file: RecognisedFile) -> str:
@@ -314,6 +319,8 @@ class Journal:
         if self._store is None:
             return
         names = {self._files[file.number]: file for file in files if file.number in self._files}
+        for file in names.values():
+            file.quarantine.flush()
         self._written.update(names, [""])
         documents = {self._key(name): _progress(file) for name, file in names.items()}
         self._store.put_documents(FILES, {**documents, self._key(""): msgspec.json.encode(self.tally)})
@@ -375,6 +382,8 @@ def _progress(file: FileLoad) -> bytes:
             counts=file.settled,
             reasons=file.settled_reasons,
             sums=file.sums,
+            quarantine=None if file.quarantine.path is None else str(file.quarantine.path),
+            bad_bytes=file.bad_bytes,
         )
     )
 
@@ -384,7 +393,9 @@ def restore(file: FileLoad, said: FileProgress) -> None:
     file.resume(said.counts, said.reasons, said.sums, said.blocks, said.place, replays=said.numbered)
     file.first_commit = said.first_commit
     file.doubted = _touched(file.file, said.modified)
-    if said.done and not file.doubted:
+    if said.quarantine is not None:
+        file.resume_quarantine(said.quarantine, said.bad_bytes)
+    if said.done and not file.doubted and not file.lost_bad:
         file.finished()
 
 

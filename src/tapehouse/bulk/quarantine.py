@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 
@@ -45,51 +49,108 @@ class Reasons(msgspec.Struct, kw_only=True):
             self.remarks[what] = self.remarks.get(what, 0) + rows
 
 
-class QuarantineFile:
-    """The bad rows of one file, written as they come; there is no file until there is a row."""
+class Quarantine:
+    """The folder of a load's bad rows. What is there already belongs to others, which may be loads of the same name."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder, self._name = folder, name
-        self._file: IO[str] | None = None
-        self._writer: Any = None
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._taken = set(self.names())
+
+    def names(self) -> list[str]:
+        """The files that are there, by name."""
+        return sorted(path.name for path in self.folder.glob("*.csv"))
+
+    def resume(self, others: Iterable[str]) -> None:
+        """Of what is there only these belong to others: the rest was left by a run that did not live to note it."""
+        self._taken = set(others)
+
+    def file(self, name: str) -> QuarantineFile:
+        """Where the bad rows of the file of that name go."""
+        return QuarantineFile(self, name)
+
+    def take(self, path: Path) -> None:
+        """The path is somebody's from now on."""
+        self._taken.add(path.name)
+
+    def free(self, name: str) -> Path:
+        """A path for that file's bad rows that nobody has; two files of one name in a load get numbers."""
+        stem = re.sub(r"[^\w.+=^-]", "_", name).lstrip(".")[:200] or "_"
+        number, path = 1, self.folder / f"{stem}.csv"
+        while path.name in self._taken:
+            number += 1
+            path = self.folder / f"{stem}-{number}.csv"
+        self.take(path)
+        return path
+
+
+class QuarantineFile:
+    """The bad rows of one file, written as they come; there is no file until there is a row.
+
+    `size` is how many bytes it has with all that was added.
+    """
+
+    def __init__(self, quarantine: Quarantine, name: str) -> None:
+        self._quarantine, self._name = quarantine, name
+        self._file: IO[bytes] | None = None
         self.path: Path | None = None
+        self.size = 0
 
     def add(self, bad: Sequence[tuple[str, BadRow]]) -> None:
         """Write the rows with their reasons; `StoreFull` or another `StoreError` when that fails."""
-        if not bad:
-            return
-        try:
-            self._open().writerows((self._name, row.line, reason, row.row) for reason, row in bad)
-        except OSError as exc:
-            raise translated(exc, self._folder) from exc
+        if bad:
+            self._write((self._name, row.line, reason, row.row) for reason, row in bad)
+
+    def flush(self) -> None:
+        """See that what was added outlives the process; raises as `add` does."""
+        if self._file is not None:
+            with self._failing():
+                self._file.flush()
+
+    def resume(self, path: Path, size: int) -> bool:
+        """Go on behind the first `size` bytes of a file of an earlier run; False when it has not got so many."""
+        with self._failing():
+            if not path.is_file() or path.stat().st_size < size:
+                return False
+            os.truncate(path, size)
+        self._quarantine.take(path)
+        self.path, self.size = path, size
+        return True
+
+    def clear(self) -> None:
+        """What was added is read again."""
+        if self.path is not None:
+            with self._failing():
+                os.truncate(self.path, 0)
+            self.size = 0
 
     def close(self) -> None:
         """Make what was added durable enough to read; idempotent."""
         if self._file is not None:
-            try:
+            with self._failing():
                 self._file.close()
-            except OSError as exc:
-                raise translated(exc, self._folder) from exc
             self._file = None
 
-    def _open(self) -> Any:
-        if self._writer is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self.path = _free(self._folder, self._name)
-            self._file = self.path.open("x", newline="", encoding="utf-8")
-            self._writer = csv.writer(self._file)
-            self._writer.writerow(COLUMNS)
-        return self._writer
+    def _write(self, rows: Iterable[Sequence[object]]) -> None:
+        with self._failing():
+            file = self._open()
+            text = io.StringIO(newline="")
+            csv.writer(text).writerows(rows if self.size else chain([COLUMNS], rows))
+            self.size += file.write(text.getvalue().encode())
 
+    def _open(self) -> IO[bytes]:
+        if self._file is None:
+            self._quarantine.folder.mkdir(parents=True, exist_ok=True)
+            if self.path is None:
+                self.path = self._quarantine.free(self._name)
+            self._file = self.path.open("ab" if self.size else "wb")
+        return self._file
 
-def _free(folder: Path, name: str) -> Path:
-    """A path for that file's bad rows that nothing has; two files of one name in a load get numbers."""
-    stem = re.sub(r"[^\w.+=^-]", "_", name).lstrip(".")[:200] or "_"
-    number, path = 1, folder / f"{stem}.csv"
-    while path.exists():
-        number += 1
-        path = folder / f"{stem}-{number}.csv"
-    return path
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise translated(exc, self._quarantine.folder) from exc
 
 
 def translated(exc: OSError, folder: Path) -> StoreError:

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tapehouse.bulk.base import BadRow
-from tapehouse.bulk.quarantine import QuarantineFile, Reasons
+from tapehouse.bulk.quarantine import Quarantine, Reasons
 from tapehouse.errors import StoreError
 
 
 def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
-    file = QuarantineFile(tmp_path / "batch", "2024.csv")
+    file = Quarantine(tmp_path / "batch").file("2024.csv")
     rows = [BadRow(7, 'a,"b",c'), BadRow(9, "two\nlines"), BadRow(10, "\u00e9 \\xff")]
     file.add([("some reason", row) for row in rows])
     file.add([])
@@ -54,7 +54,7 @@ def test_reasons_of_parts_are_those_of_the_whole(cut: list[int], bad: list[str])
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a/b.csv", "..", "x" * 400, "sp ace\n.csv"])
 def test_a_name_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
-    file = QuarantineFile(tmp_path / "q", name)
+    file = Quarantine(tmp_path / "q").file(name)
     file.add([("bad", BadRow(1, "row"))])
     file.close()
     assert file.path is not None
@@ -62,7 +62,7 @@ def test_a_name_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
 
 
 def test_without_bad_rows_there_is_no_file(tmp_path: Path) -> None:
-    file = QuarantineFile(tmp_path / "q", "x")
+    file = Quarantine(tmp_path / "q").file("x")
     file.close()
     assert file.path is None
     assert not (tmp_path / "q").exists()
@@ -71,4 +71,4 @@ def test_without_bad_rows_there_is_no_file(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match="bad rows cannot be written"):
-        QuarantineFile(tmp_path / "file" / "q", "x").add([("bad", BadRow(1, "row"))])
+        Quarantine(tmp_path / "file" / "q").file("x").add([("bad", BadRow(1, "row"))])

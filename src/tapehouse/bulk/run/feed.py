@@ -148,6 +148,8 @@ class Feed:
             last = next(islice(self._blocks(file), file.blocks - 1, None), None)
             if last is None or place_of(last[1], file.blocks) != file.place:
                 file.restart("it is cut into other blocks than before")
+            elif file.lost_bad:
+                file.restart("bad rows that were found in it before are not in quarantine any more")
             elif file.doubted and not self._as_settled(file):
                 file.restart("it was written since, and its rows are not known to be those that were loaded")
         return file.blocks

@@ -31,7 +31,7 @@ from tapehouse.bulk.base import (
 from tapehouse.bulk.certificate import Auditor, Series, can_certify, check
 from tapehouse.bulk.journal import FileProgress, Journal, LoadProgress, restore
 from tapehouse.bulk.progress import Pace
-from tapehouse.bulk.quarantine import QuarantineFile
+from tapehouse.bulk.quarantine import Quarantine
 from tapehouse.bulk.run.batches import BatchSize, Gathering, series_of
 from tapehouse.bulk.run.conflicts import explained
 from tapehouse.bulk.run.feed import Fed, Feed
@@ -62,10 +62,12 @@ class Loading:
         stop: threading.Event,
     ) -> None:
         self.batch, self.options, self._writer, self._folder, self._asked_to_stop = batch, options, writer, folder, stop
-        self.files = [FileLoad(number, file, QuarantineFile(folder, file.name)) for number, file in enumerate(files, 1)]
+        self._quarantine = Quarantine(folder)
+        self.files = [FileLoad(number, file, self._quarantine.file(file.name)) for number, file in enumerate(files, 1)]
         self._together = Capability.TOGETHER in getattr(writer, "capabilities", ())
         self._certifies = options.certificate and can_certify(writer)
         self.journal = Journal(writer, batch, self.files, options.block_bytes)
+        self.journal.load.quarantine = self._quarantine.names()
         self._writing = Writing(writer, options, batch, folder, together=self._together, stop=stop)
         self._size, self._gathering = BatchSize(options.batch_rows), Gathering()
         self._bytes_total = sum(file.size for file in files)
@@ -79,6 +81,7 @@ class Loading:
 
     def resume(self, earlier: LoadProgress) -> None:
         """Go on with an earlier load of that batch."""
+        self._quarantine.resume(earlier.quarantine)
         for progress in self.journal.resume(earlier, self.files):
             self.files.append(self._left(progress))
         self._writing.set_aside = self.journal.tally.set_aside
@@ -95,7 +98,7 @@ class Loading:
             kind=progress.kind,
             interval=progress.interval,
         )
-        file = FileLoad(len(self.files) + 1, known, QuarantineFile(self._folder, progress.name))
+        file = FileLoad(len(self.files) + 1, known, self._quarantine.file(progress.name))
         restore(file, progress)
         changed = any(each.file.path == progress.path or each.file.name == progress.name for each in self.files)
         if changed:

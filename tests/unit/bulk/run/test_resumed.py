@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import threading
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from tests.unit.bulk.test_resume import BARS, Stopping, contents, options, write
 
 from tapehouse import bulk
 from tapehouse.bulk import journal
-from tapehouse.bulk.base import NEWEST, LoadReport
+from tapehouse.bulk.base import NEWEST, FileReport, LoadReport
 from tapehouse.bulk.certificate import certificate_of, certify
 from tapehouse.errors import InvalidRequest
 from tapehouse.store.duckdb import DuckDBStore
@@ -210,3 +211,46 @@ def test_a_load_that_was_undone_does_not_go_on(resume: str, tmp_path: Path) -> N
     report = bulk.load(files, store, options(batch=None, resume=resume), quarantine_dir=tmp_path / "q")
     assert report.complete
     store.close()
+
+
+def quarantined(folder: Path) -> list[list[str]]:
+    found = []
+    for path in folder.rglob("*.csv"):
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        assert header == ["file", "line", "reason", "row"]
+        found += rows
+    return sorted(found)
+
+
+@pytest.mark.parametrize("damage", [None, "shortened", "removed"])
+@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.parametrize("at", range(1, 7))
+def test_bad_rows_are_in_quarantine_once(at: int, dies: bool, damage: str | None, tmp_path: Path) -> None:
+    rows = [row.replace(",12,9,", ",8,9,") if n % 10 == 3 else row for n, row in enumerate(BARS)]
+    files = [write(tmp_path / "in", "a.csv", rows[:500]), write(tmp_path / "in" / "x", "a.csv", rows[500:])]
+    bulk.load(files, MemoryStore(), options(), quarantine_dir=tmp_path / "whole")
+    whole = quarantined(tmp_path / "whole")
+    store = Stopping(at, dies=dies)
+    first = tmp_path / "q" / "b" / "in_a.csv.csv"
+    first.parent.mkdir(parents=True)
+    first.write_text("file,line,reason,row\nanother,1,load's,row\n")
+    if dies:
+        with pytest.raises(KeyboardInterrupt):
+            bulk.load(files, store, options(), quarantine_dir=tmp_path / "q")
+    else:
+        bulk.load(files, store, options(), quarantine_dir=tmp_path / "q", stop=store.stop)
+    for path in first.parent.glob("*.csv") if damage else ():
+        if path != first:
+            path.unlink() if damage == "removed" else os.truncate(path, path.stat().st_size // 2)
+    report = bulk.load(files, store, options(batch=None, resume=NEWEST), quarantine_dir=tmp_path / "q")
+    assert first.read_text().endswith("another,1,load's,row\n")
+    first.unlink()
+    assert quarantined(tmp_path / "q") == whole
+    assert report.totals.quarantined == len(whole) > 0
+    assert [len(quarantined_of(file)) for file in report.files] == [file.counts.quarantined for file in report.files]
+    adds_up(report, store)
+
+
+def quarantined_of(file: FileReport) -> list[str]:
+    return [] if file.quarantine is None else Path(file.quarantine).read_text().splitlines()[1:]
