@@ -107,7 +107,7 @@ def test_load_says_what_it_takes_the_file_for_and_what_became_of_the_rows(here: 
     (here / "days.csv").write_text(DAYS + BAD_ROW)
     done = call(here, "load", "days.csv")
     assert done.returncode == 0
-    assert done.stderr.index("bars of 1d") < done.stderr.index("1 rows to quarantine")
+    assert done.stderr.index("bars of 1d") < done.stderr.index("1 row to quarantine")
     assert "5 rows read" in done.stdout
     assert "4 inserted, 1 quarantined" in done.stdout
     (quarantined,) = (here / "data" / "quarantine").rglob("*.csv")

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -34,6 +34,7 @@ _EDGE_BYTES = 1 << 16
 _PAGE = 1_000
 
 State = Literal["running", "stopped", "finished"]
+Known = TypeVar("Known", "LoadProgress", "Tally", "FileProgress")
 
 logger = logging.getLogger(__name__)
 
@@ -171,10 +172,27 @@ def documents_of(store: Any) -> KeepsDocuments | None:
     return store if Capability.DOCUMENTS in getattr(store, "capabilities", ()) else None
 
 
+def _read(document: bytes, type_: type[Known], batch: str) -> Known:
+    """What was written down of a load; `NotSupported` when another version did, so that this one cannot go on."""
+    try:
+        return msgspec.json.decode(document, type=type_)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise NotSupported(
+            f"what the store keeps of load {batch} cannot be read by this version ({exc}), and it cannot be resumed; "
+            "load its files under another name, and what is there already stays unchanged",
+            batch=batch,
+        ) from exc
+
+
 def loads(store: KeepsDocuments) -> list[LoadProgress]:
-    """All loads that the store knows of, by the time at which they began."""
-    kept = store.documents(LOADS).values()
-    return sorted((msgspec.json.decode(each, type=LoadProgress) for each in kept), key=lambda each: each.started)
+    """All loads that the store knows of, by the time at which they began; what cannot be read is logged."""
+    found = []
+    for batch, document in store.documents(LOADS).items():
+        try:
+            found.append(_read(document, LoadProgress, batch))
+        except NotSupported as exc:
+            logger.warning("%s", exc.message)
+    return sorted(found, key=lambda each: each.started)
 
 
 def announce(store: Any, files: Iterable[RecognisedFile]) -> None:
@@ -202,7 +220,7 @@ def earlier(store: Any, resume: str, files: Sequence[str]) -> LoadProgress | Non
         kept = documents.documents(LOADS, [resume])
         if not kept:
             raise NotFound(f"no load {resume} is known to this store", batch=resume)
-        known = msgspec.json.decode(kept[resume], type=LoadProgress)
+        known = _read(kept[resume], LoadProgress, resume)
         if known.state == "finished" and not wanted <= set(known.files):
             raise InvalidRequest(
                 f"load {resume} came to its end, and some of these files were not in it: load them without resuming",
@@ -264,7 +282,7 @@ class Journal:
             return
         check_not_undone(self._store, self.load.batch)
         for known in self._store.documents(LOADS, [self.load.batch]).values():
-            if msgspec.json.decode(known, type=LoadProgress).state != "finished":
+            if _read(known, LoadProgress, self.load.batch).state != "finished":
                 raise InvalidRequest(
                     f"load {self.load.batch} did not come to its end: resume it, or name another batch"
                 )
@@ -284,10 +302,10 @@ class Journal:
         check_not_undone(self._store, self.load.batch)
         kept = self._store.documents(FILES, [self._key(name) for name in ("", *self.load.files)])
         if (said := kept.get(self._key(""))) is not None:
-            self.tally = msgspec.json.decode(said, type=Tally)
+            self.tally = _read(said, Tally, self.load.batch)
         self._find_unsettled()
         told = {
-            name: msgspec.json.decode(kept[self._key(name)], type=FileProgress)
+            name: _read(kept[self._key(name)], FileProgress, self.load.batch)
             for name in self.load.files
             if self._key(name) in kept
         }

@@ -41,7 +41,8 @@ def show(report: LoadReport, said: Collection[str] = ()) -> None:
             say(f"{file.file.name}: {note}")
         for rejection in file.rejections[:_REASONS_SHOWN]:
             lines = ", ".join(f"{row.line:,}" for row in rejection.examples[:3])
-            say(f"{file.file.name}: {rejection.rows:,} rows to quarantine: {rejection.reason} (line {lines})")
+            rows = f"{rejection.rows:,} row{'s' * (rejection.rows != 1)}"
+            say(f"{file.file.name}: {rows} to quarantine: {rejection.reason} (line {lines})")
         if (hidden := len(file.rejections) - _REASONS_SHOWN) > 0:
             say(f"{file.file.name}: and {hidden} other reasons")
         if file.problem is not None and file.problem.message not in said:

@@ -16,7 +16,7 @@ from tapehouse import bulk
 from tapehouse.bulk import journal
 from tapehouse.bulk.base import NEWEST, FileReport, LoadReport
 from tapehouse.bulk.certificate import certificate_of, certify
-from tapehouse.errors import InvalidRequest
+from tapehouse.errors import InvalidRequest, NotFound, NotSupported
 from tapehouse.store.duckdb import DuckDBStore
 from tapehouse.store.memory import MemoryStore
 
@@ -254,3 +254,24 @@ def test_bad_rows_are_in_quarantine_once(at: int, dies: bool, damage: str | None
 
 def quarantined_of(file: FileReport) -> list[str]:
     return [] if file.quarantine is None else Path(file.quarantine).read_text().splitlines()[1:]
+
+
+@pytest.mark.parametrize("key", ["", "file", "load"])
+@pytest.mark.parametrize("document", [b"{}", b'{"batch": 1', b"\xff"])
+def test_what_another_version_wrote_down_is_not_gone_on_with(key: str, document: bytes, tmp_path: Path) -> None:
+    files = [write(tmp_path / "in", "a.csv", LONG, WIDE)]
+    store = interrupted(files, 3, tmp_path / "q")
+    [(name, whole)] = [(name, said) for name, said in store.documents(journal.FILES).items() if name != "b/"]
+    if key == "load":
+        store.put_documents(journal.LOADS, {"b": document})
+    elif key == "file":
+        store.put_documents(journal.FILES, {name: whole[: len(document)] + document})
+    else:
+        store.put_documents(journal.FILES, {"b/": document + b"!"})
+    with pytest.raises(NotSupported, match=r"load b cannot be read by this version.* under another name"):
+        bulk.load(files, store, options(batch=None, resume="b"), quarantine_dir=tmp_path / "q")
+    if key == "load":
+        with pytest.raises(NotFound, match="load them without resuming"):
+            resumed(files, store, tmp_path / "q")
+    report = bulk.load(files, store, options(batch="c"), quarantine_dir=tmp_path / "q")
+    assert report.totals.read == report.totals.inserted + report.totals.unchanged == 900
