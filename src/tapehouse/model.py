@@ -6,14 +6,14 @@ Time is UTC int64 nanoseconds everywhere; in Arrow it is `timestamp('ns', 'UTC')
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from functools import lru_cache
 
 import msgspec
 import pyarrow as pa
 
-from tapehouse.errors import InvalidSymbol, UnknownColumn, UnknownInterval
+from tapehouse.errors import InvalidRequest, InvalidSymbol, UnknownColumn, UnknownInterval
 
 SECOND_NS = 1_000_000_000
 MINUTE_NS = 60 * SECOND_NS
@@ -102,6 +102,21 @@ class OnConflict(StrEnum):
     KEEP = "keep"
     PREFER = "prefer"
     ERROR = "error"
+
+
+def check_order(on_conflict: OnConflict, prefer: Sequence[str]) -> None:
+    """`InvalidRequest` for `PREFER` without an order, by which every newcomer would replace what it should spare.
+
+    So is an order (of sources, best first) without `PREFER`, which would mean nothing.
+    """
+    if on_conflict == OnConflict.PREFER and not prefer:
+        raise InvalidRequest(
+            "on_conflict=prefer needs the order of the sources, best first (prefer)", parameter="prefer"
+        )
+    if prefer and on_conflict != OnConflict.PREFER:
+        raise InvalidRequest(
+            f"prefer is for on_conflict=prefer: it means nothing with {on_conflict}", parameter="prefer"
+        )
 
 
 class Bar(msgspec.Struct, frozen=True, kw_only=True):

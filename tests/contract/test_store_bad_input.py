@@ -97,6 +97,13 @@ def test_prefer_needs_an_order_and_changes_nothing_without(store: Any) -> None:
     assert [close for _, _, close in closes(store)] == [1.0]
 
 
+@pytest.mark.parametrize("on_conflict", [OnConflict.REPLACE, OnConflict.KEEP, OnConflict.ERROR])
+def test_an_order_without_prefer_is_refused(store: Any, on_conflict: OnConflict) -> None:
+    with pytest.raises(InvalidRequest, match="prefer is for on_conflict=prefer"):
+        store.write(Kind.BARS, bars(bar("A", T0, 2)), interval=Interval.M1, on_conflict=on_conflict, prefer=("vendor",))
+    assert store.head() == 0
+
+
 def test_deleting_nothing_is_a_delete_that_makes_no_commit(store: Any) -> None:
     store.write(Kind.BARS, bars(bar("A", T0, 1)), interval=Interval.M1)
     commit = store.delete(Kind.BARS, ["NOPE"], interval=Interval.M1)

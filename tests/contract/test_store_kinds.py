@@ -42,7 +42,12 @@ class TestIds:
     )
     def test_conflicts_are_settled_as_those_of_bars(self, store: Any, on_conflict: OnConflict, expected: Any) -> None:
         store.write(Kind.TRADES, trades(trade("A", T0, 1, id="1")))
-        store.write(Kind.TRADES, trades(trade("A", T0, 2, id="1")), on_conflict=on_conflict, prefer=["nobody"])
+        store.write(
+            Kind.TRADES,
+            trades(trade("A", T0, 2, id="1")),
+            on_conflict=on_conflict,
+            prefer=["nobody"] if on_conflict == "prefer" else [],
+        )
         assert prices(store) == expected
         with pytest.raises(Conflict):
             store.write(Kind.TRADES, trades(trade("A", T0, 3, id="1")), on_conflict=OnConflict.ERROR)

@@ -71,11 +71,6 @@ class TestReplace:
         assert sources(store) == [(2, "y")]
         assert sources(store, source="x") == [(1, "x")]
 
-    def test_the_order_of_preference_is_for_prefer_alone(self, store: Any) -> None:
-        rows = [bar("A", T0, 1, source="x"), bar("A", T0, 2, source="y")]
-        write(store, *rows, on_conflict=OnConflict.REPLACE, prefer=["x"])
-        assert sources(store) == [(2, "y")]
-
 
 class TestKeep:
     def test_what_is_stored_stays_and_the_loser_is_kept(self, store: Any) -> None:
@@ -210,7 +205,7 @@ class TestTwice:
         if before is not None:
             write(store, bar("A", T0, before[1]), source=before[0])
         table = [bar("A", T0, value, source=source) for source, value in rows]
-        options = {"on_conflict": on_conflict, "prefer": ["y"]}
+        options = {"on_conflict": on_conflict, "prefer": ["y"] if on_conflict == "prefer" else []}
         write(store, *table, **options)
         head, said = store.head(), [sources(store, source=source) for source in (None, "x", "y", "z")]
         assert counts(write(store, *table, **options)) == {"unchanged": len(rows)}

@@ -16,7 +16,7 @@ from msgspec.structs import force_setattr
 
 from tapehouse.bulk.checks.base import Finding
 from tapehouse.errors import InvalidRequest
-from tapehouse.model import Commit, Interval, Kind, OnConflict
+from tapehouse.model import Commit, Interval, Kind, OnConflict, check_order
 
 
 class Writer(Protocol):
@@ -156,10 +156,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
         except ValueError as exc:
             raise InvalidRequest(f"{exc}; expected one of {' '.join(Kind)} and of {' '.join(OnConflict)}") from exc
         self._check_names()
-        if self.on_conflict is OnConflict.PREFER and not self.prefer:
-            raise InvalidRequest("on_conflict=prefer needs the order of the sources, best first (prefer)")
-        if self.prefer and self.on_conflict is not OnConflict.PREFER:
-            raise InvalidRequest(f"prefer is for on_conflict=prefer: it means nothing with {self.on_conflict}")
+        check_order(self.on_conflict, self.prefer)
         if not 0 <= self.max_bad_share <= 1:
             raise InvalidRequest(f"max_bad_share is between 0 and 1, not {self.max_bad_share}")
         if self.delimiter in ("\\t", "tab"):

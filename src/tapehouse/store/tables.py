@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tapehouse.errors import InvalidRequest, InvalidSymbol, InvalidTable, NotFound
-from tapehouse.model import MIN_TIME_NS, SCHEMAS, Interval, Kind, OnConflict, read_schema
+from tapehouse.model import MIN_TIME_NS, SCHEMAS, Interval, Kind, read_schema
 from tapehouse.store.base import Selection
 from tapehouse.store.casts import cast, check_source, refuse, refuse_first
 
@@ -82,14 +82,6 @@ def check_interval(kind: Kind, interval: Interval | None) -> None:
         raise InvalidRequest(f"bars need an interval, one of {' '.join(Interval)}")
     if kind is not Kind.BARS and interval is not None:
         raise InvalidRequest(f"{kind} have no interval, but {interval} was given", interval=interval)
-
-
-def check_preference(on_conflict: OnConflict, prefer: Sequence[str]) -> None:
-    """Raise `InvalidRequest` for `prefer` without an order: every newcomer would then replace what it should spare."""
-    if on_conflict is OnConflict.PREFER and not prefer:
-        raise InvalidRequest(
-            "on_conflict=prefer needs the order of the sources, best first (prefer)", parameter="prefer"
-        )
 
 
 def check_selection(selection: Selection, head: int) -> int:

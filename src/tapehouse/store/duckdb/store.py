@@ -20,6 +20,7 @@ from tapehouse.model import (
     Interval,
     Kind,
     OnConflict,
+    check_order,
     read_schema,
 )
 from tapehouse.store.aggregate import aggregate_by_reading
@@ -46,7 +47,7 @@ from tapehouse.store.duckdb.versions import Judged
 from tapehouse.store.duckdb.writes import Writes, outcomes
 from tapehouse.store.faults import faults
 from tapehouse.store.owner import Owner
-from tapehouse.store.tables import check_interval, check_preference, conform, conform_together
+from tapehouse.store.tables import check_interval, conform, conform_together
 
 log = logging.getLogger("tapehouse.store")
 
@@ -138,7 +139,7 @@ class DuckDBStore:
         prefer: Sequence[str],
         batch: str | None,
     ) -> tuple[Commit, Judged | None]:
-        check_preference(on_conflict, prefer)
+        check_order(on_conflict, prefer)
         with self._engine.writing, faults(f"write {kind}"):
             commit, change, judged = self._writes.write(
                 kind, table, interval=interval, on_conflict=on_conflict, prefer=prefer, batch=batch

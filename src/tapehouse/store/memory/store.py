@@ -27,6 +27,7 @@ from tapehouse.model import (
     Interval,
     Kind,
     OnConflict,
+    check_order,
     read_schema,
 )
 from tapehouse.store.aggregate import aggregate_by_reading
@@ -47,7 +48,7 @@ from tapehouse.store.memory.records import (
 )
 from tapehouse.store.memory.undoing import dataset_order, effect, summarised
 from tapehouse.store.met import met_of
-from tapehouse.store.tables import check_interval, check_preference, check_selection, conform, conform_together
+from tapehouse.store.tables import check_interval, check_selection, conform, conform_together
 
 Judged = dict[SeriesKey, dict[Identity, list[Written]]]
 """What becomes of each written row, by series and key."""
@@ -122,7 +123,7 @@ class MemoryStore:
         prefer: Sequence[str],
         batch: str | None,
     ) -> tuple[Commit, Judged]:
-        check_preference(on_conflict, prefer)
+        check_order(on_conflict, prefer)
         rows = to_rows(table)
         with self._writing:
             with self._lock:
