@@ -40,7 +40,7 @@ def plan(paths: Sequence[str | Path], options: LoadOptions) -> list[RecognisedFi
     called = names(found.files)
     files = kept_apart([file for path in found.files for file in _files(path, called[path], options, layouts)])
     if found.links and files:
-        note = f"links that lead out of the folder were not followed: {_named(found.links)}"
+        note = f"links were not followed: {_named([f'{link} (leads {where})' for link, where in found.links.items()])}"
         files[0] = replace(files[0], notes=(*files[0].notes, note))
     if found.reports and files:
         note = f"status reports of histdata.com were not taken: {_named(found.reports)}"
@@ -48,7 +48,7 @@ def plan(paths: Sequence[str | Path], options: LoadOptions) -> list[RecognisedFi
     return files
 
 
-def _named(paths: Sequence[Path]) -> str:
+def _named(paths: Sequence[Path | str]) -> str:
     more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
     return ", ".join(map(str, paths[:_NAMED])) + more
 

@@ -28,10 +28,11 @@ _STATUS = re.compile(r"(.*/)?DAT_[A-Z]+_[^/]+\.txt")
 
 
 class Found(msgspec.Struct, frozen=True):
-    """Files, each once, in the order in which they are loaded; the links that were not followed; `status_reports`."""
+    """Files, each once, in the order in which they are loaded; `links` that were not followed, and where these lead;
+    `status_reports`."""
 
     files: list[Path]
-    links: list[Path]
+    links: dict[Path, str]
     reports: list[Path] = []
 
 
@@ -41,14 +42,14 @@ def find(paths: Sequence[str | Path]) -> Found:
     `NotFound` for a path that is not there, and for a folder without a file to load.
     """
     files: dict[Path, None] = {}
-    links: dict[Path, None] = {}
+    links: dict[Path, str] = {}
     for path in paths:
         found = _find(str(path))
         files.update(dict.fromkeys(found.files))
-        links.update(dict.fromkeys(found.links))
+        links |= found.links
     reports = status_reports(map(str, files))
     kept, left = ([path for path in files if (str(path) in reports) is is_report] for is_report in (False, True))
-    return Found(kept, list(links), left)
+    return Found(kept, links, left)
 
 
 def status_reports(names: Iterable[str]) -> set[str]:
@@ -61,7 +62,7 @@ def _find(path: str) -> Found:
     if os.path.isdir(path):
         return _in_folder(path)
     if os.path.exists(path):
-        return Found([Path(path)], [])
+        return Found([Path(path)], {})
     if not any(character in path for character in "*?["):
         raise NotFound(f"there is no file or folder {path}", path=path)
     matches = sorted(glob.glob(path, recursive=True))
@@ -70,21 +71,23 @@ def _find(path: str) -> Found:
     files += [file for found in inside for file in found.files]
     if not files:
         raise NotFound(f"no file matches {path}", path=path)
-    return Found(files, [link for found in inside for link in found.links])
+    return Found(files, {link: where for found in inside for link, where in found.links.items()})
 
 
 def _in_folder(path: str) -> Found:
     files: list[Path] = []
-    links: list[Path] = []
+    links: dict[Path, str] = {}
     for entry in _walk(path):
-        if entry.is_symlink() and _leads_out(entry, path):
-            links.append(Path(entry.path))
+        if entry.is_symlink() and (where := _elsewhere(entry, path)) is not None:
+            links[Path(entry.path)] = where
         elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
             files.append(Path(entry.path))
     if not files:
-        more = f", and does not follow {links[0]}, which leads out of it" if links else ""
+        more = next((f", and does not follow {link}, which leads {where}" for link, where in links.items()), "")
         raise NotFound(f"folder {path} has no file to load; looked for {' '.join(SUFFIXES)}{more}", path=path)
-    return Found(sorted(_once(files)), sorted(links))
+    once = _once(files)
+    links |= dict.fromkeys(set(files).difference(once), "to a file that is loaded itself")
+    return Found(sorted(once), dict(sorted(links.items())))
 
 
 def _walk(path: str) -> Iterator[os.DirEntry[str]]:
@@ -100,11 +103,13 @@ def _walk(path: str) -> Iterator[os.DirEntry[str]]:
             yield entry
 
 
-def _leads_out(link: os.DirEntry[str], folder: str) -> bool:
-    """Whether a link is to a folder, or to a file that is not below the folder that is searched."""
-    if link.is_dir():
-        return True
-    return not Path(os.path.realpath(link.path)).is_relative_to(os.path.realpath(folder))
+def _elsewhere(link: os.DirEntry[str], folder: str) -> str | None:
+    """Where a link leads that is not followed; None: to a file below the folder that is searched."""
+    if not Path(os.path.realpath(link.path)).is_relative_to(os.path.realpath(folder)):
+        return "out of the folder"
+    if os.path.isdir(link.path):
+        return "to a folder that is searched itself"
+    return None if os.path.exists(link.path) else "to nothing"
 
 
 def _once(files: list[Path]) -> list[Path]:

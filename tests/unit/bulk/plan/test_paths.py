@@ -32,12 +32,20 @@ def test_links_do_not_lead_out_of_a_folder_and_are_named(tmp_path: Path) -> None
     (inside / "folder").symlink_to(outside)
     (inside / "loop").symlink_to(inside)
     (inside / "again.csv").symlink_to(inside / "sub" / "SUB.csv")
-    (inside / "broken.csv").symlink_to(tmp_path / "nowhere.csv")
+    (inside / "broken.csv").symlink_to("nowhere.csv")
+    (inside / "itself.csv").symlink_to("itself.csv")
     files = bulk.plan([inside], bulk.LoadOptions())
     assert [file.name for file in files] == ["INSIDE.csv", "SUB.csv"]
     (note,) = files[0].notes
-    for link in ("file.csv", "folder", "loop", "broken.csv"):
-        assert str(inside / link) in note
+    for link, where in (
+        ("file.csv", "out of the folder"),
+        ("folder", "out of the folder"),
+        ("loop", "to a folder that is searched itself"),
+        ("again.csv", "to a file that is loaded itself"),
+        ("broken.csv", "to nothing"),
+        ("itself.csv", "to nothing"),
+    ):
+        assert f"{inside / link} (leads {where})" in note
     assert bulk.plan([inside / "file.csv"], bulk.LoadOptions())[0].problem is None  # it was named
 
 
