@@ -55,7 +55,8 @@ def recognise_text(file: RecognisedFile, layout: Layout, options: LoadOptions) -
     cells, first = _cells(layout.rows, names, columns)
     day_first = plain(names[columns.places[first]]) in DAY_FIRST
     reading = reading_of(cells[first], _clocks(cells, first), options.time_format, day_first=day_first)
-    why = f"as {known.description.name} writes them" if known and known.description.time_format else reading.why
+    if known is not None and known.description.time_format:
+        reading = reading._replace(why=f"as {known.description.name} writes them")
     seen = Seen(
         names=names,
         columns=columns,
@@ -63,7 +64,7 @@ def recognise_text(file: RecognisedFile, layout: Layout, options: LoadOptions) -
         options=options,
         dialect=layout.dialect,
         times=reading.times,
-        why=why,
+        why=reading.why,
         decimals=known.decimals(cells) if known else 0,
     )
     file = msgspec.structs.replace(file, notes=(*file.notes, *layout.notes), symbol=layout.symbol)
@@ -80,9 +81,7 @@ def with_layout(file: RecognisedFile, seen: Seen, reading: Reading, symbols: Seq
     if seen.known is not None and seen.known.description.note:
         changes["notes"] = (*notes, seen.known.description.note)
     of_rows = None if symbols is None else [symbols[row] for row in reading.good]
-    return recognise_times(
-        msgspec.structs.replace(file, **changes), reading._replace(why=seen.why), of_rows, seen.known, seen.options
-    )
+    return recognise_times(msgspec.structs.replace(file, **changes), reading, of_rows, seen.known, seen.options)
 
 
 def _cells(rows: list[list[str]], names: Sequence[str], columns: Columns) -> tuple[dict[str, list[str]], str]:

@@ -43,6 +43,7 @@ _SHAPES = {"%Y": r"\d{4}", "%y": r"\d\d", "%b": "[A-Za-z]{3}", "%B": "[A-Za-z]{3
 _SHAPES |= {"%.f": r"(\.\d+)?", "%3f": r"\d{3}", "%z": r"[+-]\d{4}", "%:z": r"[+-]\d\d:\d\d"}
 _EARLIEST, _LATEST = (int(np.datetime64(day, "ns").astype(np.int64)) for day in ("1700-01-01", "2200-01-01"))
 _CLEAR_SHARE = 0.95
+_MAGNITUDE = "by their magnitude"
 _MAGNITUDES = (("s", 10**11), ("ms", 10**14), ("us", 10**17), ("ns", 2**63))
 
 
@@ -123,8 +124,12 @@ def _epoch(texts: list[str]) -> Reading | None:
     reading = _reading([texts], times, "")
     if len(reading.good) < max(1, len(texts) // 2):
         return None
+    return reading._replace(why=_by_magnitude(texts, reading))
+
+
+def _by_magnitude(texts: Sequence[str], reading: Reading) -> str:
     shown = np.datetime_as_string(reading.values[:1].view("M8[ns]"), unit="s")[0]
-    return reading._replace(why=f"by their magnitude: {texts[reading.good[0]]} is {shown}Z")
+    return f"{_MAGNITUDE}: {texts[reading.good[0]]} is {shown}Z"
 
 
 def _clear(numbers: list[str]) -> bool:
@@ -135,8 +140,12 @@ def _clear(numbers: list[str]) -> bool:
 
 
 def reading_with(columns: Sequence[Sequence[str]], times: Times, why: str) -> Reading:
-    """The reading of other texts as such times."""
-    return _reading([[text.strip() for text in each] for each in columns], times, why)
+    """The reading of other texts as such times, for the same reason, which names one of them."""
+    texts = [[text.strip() for text in each] for each in columns]
+    reading = _reading(texts, times, why)
+    if why.startswith(_MAGNITUDE) and len(reading.good):
+        return reading._replace(why=_by_magnitude(texts[0], reading))
+    return reading
 
 
 def _iso(texts: list[str]) -> Reading | None:

@@ -53,5 +53,5 @@ def test_a_folder_of_links_alone_says_so(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "KO.csv").write_text(ROWS)
     (tmp_path / "in" / "KO.csv").symlink_to(tmp_path / "KO.csv")
-    with pytest.raises(NotFound, match=r"does not follow .*KO\.csv, which leads out of it"):
+    with pytest.raises(NotFound, match=r"does not follow .*KO\.csv, which leads out of the folder"):
         find([tmp_path / "in"])
