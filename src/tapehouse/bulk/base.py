@@ -60,7 +60,8 @@ class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     A file has this layout when its header has all names of `header` and beside them only `optional` ones (whatever
     the case, spaces and signs; `others` admits any), or when it has no header and its columns look like `shape`, one
     `Cell` each; and, with `file_required`, when the regular expression `file` is found in its name. Groups of `file`
-    named `symbol`, `interval` (a word such as `1m`, `1min`, `d`), `minutes` and `seconds` are that.
+    named `symbol`, `interval` (a word such as `1m`, `1min`, `d`), `minutes` and `seconds` are that; a `market` goes
+    behind the symbol (`AAPL.US`), and `upper` makes both that.
 
     `columns` gives for a field the column by its name or number from 1, or several: the first that is not 0 or
     empty throughout the sample. Fields that it does not name are found by their spelling. `zeros` are 0 in every
@@ -80,6 +81,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     shape: tuple[Cell, ...] = ()
     file: str | None = None
     file_required: bool = False
+    upper: bool = False
     columns: dict[str, str | tuple[str, ...]] = {}
     zeros: tuple[str, ...] = ()
     time_format: str | None = None

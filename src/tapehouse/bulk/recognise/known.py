@@ -22,7 +22,7 @@ from tapehouse.bulk.recognise.steps import BY_WORD
 from tapehouse.errors import InvalidRequest, InvalidSetting, InvalidTime, UnrecognisedFile
 from tapehouse.model import MINUTE_NS, SCHEMAS, SECOND_NS, Interval
 
-_GROUPS = {"symbol", "interval", "minutes", "seconds"}
+_GROUPS = {"symbol", "market", "interval", "minutes", "seconds"}
 _NUMBER = r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?"
 _DATE = r"\d{8}|\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}"
 _CLOCK = r"\d{1,2}:\d\d(:\d\d([.,]\d+)?)?"
@@ -187,7 +187,12 @@ def _by_name(description: Description, file: RecognisedFile) -> Known | None:
     if found is None:
         return None if description.file_required else Known(description, None, description.interval)
     groups = found.groupdict()
-    return Known(description, groups.get("symbol"), _interval(groups, description))
+    return Known(description, _symbol(groups, description), _interval(groups, description))
+
+
+def _symbol(groups: Mapping[str, str | None], description: Description) -> str | None:
+    symbol = ".".join(word for word in (groups.get("symbol"), groups.get("market")) if word)
+    return (symbol.upper() if description.upper else symbol) or None
 
 
 def _interval(groups: Mapping[str, str | None], description: Description) -> Interval | None:
