@@ -96,13 +96,13 @@ class FileLoad:
         Rows that it stored stay in the counts and the sums, as they stay in the store; bad ones are found again.
         """
         self.blocks, self.place, self.bad_bytes, self.replays = 0, 0, 0, False
-        self.quarantine.clear()
         self.forget_bad()
         stored = f"{self.settled.read:,} rows that were loaded of it before stay in the store, and are counted too"
         self.report.notes.append(f"read again from its beginning, since {why}; {stored}")
 
     def forget_bad(self) -> None:
-        """Bad rows that are read again are not to be counted twice."""
+        """Bad rows that are read again are not to be counted, or kept, twice."""
+        self.quarantine.discard()
         self.reasons, self.settled_reasons = Reasons(), Reasons()
         for counts in (self.settled, self.report.counts, self.report.earlier or Counts()):
             counts.read -= counts.quarantined

@@ -72,6 +72,10 @@ class Quarantine:
         """The path is somebody's from now on."""
         self._taken.add(path.name)
 
+    def give_back(self, path: Path) -> None:
+        """The path is nobody's again."""
+        self._taken.discard(path.name)
+
     def free(self, name: str) -> Path:
         """A path for that file's bad rows that nobody has; two files of one name in a load get numbers."""
         stem = re.sub(r"[^\w.+=^-]", "_", name).lstrip(".")[:200] or "_"
@@ -116,12 +120,13 @@ class QuarantineFile:
         self.path, self.size = path, size
         return True
 
-    def clear(self) -> None:
-        """What was added is read again."""
+    def discard(self) -> None:
+        """Remove the file of an earlier run, whose rows are read again."""
         if self.path is not None:
             with self._failing():
-                os.truncate(self.path, 0)
-            self.size = 0
+                self.path.unlink(missing_ok=True)
+            self._quarantine.give_back(self.path)
+            self.path, self.size = None, 0
 
     def close(self) -> None:
         """Make what was added durable enough to read; idempotent."""

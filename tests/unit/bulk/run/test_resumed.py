@@ -149,21 +149,25 @@ def test_two_files_of_one_content_are_told_apart(tmp_path: Path) -> None:
     adds_up(report, store)
 
 
+@pytest.mark.parametrize("how", [{}, {"on_conflict": "keep"}, {"on_conflict": "prefer", "prefer": ("old",)}])
 @pytest.mark.parametrize("at", range(1, 9))
-def test_commits_that_a_killed_run_could_not_write_down_are_counted_as_made(at: int, tmp_path: Path) -> None:
+def test_commits_that_a_killed_run_could_not_write_down_are_counted_as_made(
+    at: int, how: dict[str, Any], tmp_path: Path
+) -> None:
     rows = [row.replace(",12,9,", ",8,9,") if n % 10 == 3 else row for n, row in enumerate(BARS)]
     before, new = MemoryStore(), [*rows[:450], *rows[400:430], *rows[450:]]
     old = write(tmp_path / "old", "a.csv", [row.replace(",10,12,", ",9.5,12,") for row in rows[100:200]])
     files = [write(tmp_path / "in", "a.csv", new[:600]), write(tmp_path / "in", "b.csv", new[600:])]
-    bulk.load([old], before, options(batch="old"), quarantine_dir=tmp_path / "q")
-    whole = bulk.load(files, before, options(), quarantine_dir=tmp_path / "q")
+    bulk.load([old], before, options(batch="old", source="old"), quarantine_dir=tmp_path / "q")
+    whole = bulk.load(files, before, options(**how), quarantine_dir=tmp_path / "q")
     store = Stopping(at + 1, dies=True)
-    bulk.load([old], store, options(batch="old", batch_rows=10_000), quarantine_dir=tmp_path / "q")
+    bulk.load([old], store, options(batch="old", source="old", batch_rows=10_000), quarantine_dir=tmp_path / "q")
     with pytest.raises(KeyboardInterrupt):
-        bulk.load(files, store, options(), quarantine_dir=tmp_path / "q")
-    report = bulk.load(files, store, options(batch=None, resume=NEWEST), quarantine_dir=tmp_path / "q")
+        bulk.load(files, store, options(**how), quarantine_dir=tmp_path / "q")
+    report = bulk.load(files, store, options(batch=None, resume=NEWEST, **how), quarantine_dir=tmp_path / "q")
     adds_up(report, store)
-    for name in ("read", "quarantined", "inserted", "replaced", "unchanged"):
+    assert (whole.totals.rejected if how else whole.totals.replaced) > 0
+    for name in ("read", "quarantined", "inserted", "replaced", "unchanged", "rejected"):
         assert getattr(report.totals, name) == getattr(whole.totals, name), name
 
 
@@ -250,6 +254,21 @@ def test_bad_rows_are_in_quarantine_once(at: int, dies: bool, damage: str | None
     assert report.totals.quarantined == len(whole) > 0
     assert [len(quarantined_of(file)) for file in report.files] == [file.counts.quarantined for file in report.files]
     adds_up(report, store)
+
+
+@pytest.mark.parametrize("at", [1, 3, 5])
+def test_bad_rows_of_a_file_that_changed_are_those_that_it_has_now(at: int, tmp_path: Path) -> None:
+    rows = [row.replace(",12,9,", ",8,9,") if n % 10 == 3 else row for n, row in enumerate(BARS)]
+    files = [write(tmp_path / "in", "a.csv", rows)]
+    store = Stopping(at, dies=True)
+    with pytest.raises(KeyboardInterrupt):
+        bulk.load(files, store, options(), quarantine_dir=tmp_path / "q")
+    write(tmp_path / "in", "a.csv", [*BARS[:450], *rows[450:]])
+    report = bulk.load(files, store, options(batch=None, resume="b"), quarantine_dir=tmp_path / "q")
+    kept = quarantined(tmp_path / "q")
+    assert len(kept) == report.totals.quarantined == 45
+    assert len(list((tmp_path / "q").rglob("*.csv"))) == 1
+    assert all(int(line) > 451 for _, line, _, _ in kept)
 
 
 def quarantined_of(file: FileReport) -> list[str]:
