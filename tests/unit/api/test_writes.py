@@ -130,6 +130,23 @@ def test_on_conflict(client: Client, store: MemoryStore) -> None:
     assert stored(store, "TSLA") == []
 
 
+@pytest.mark.parametrize("path", ["/v1/bars", "/v1/trades", "/v1/quotes"])
+@pytest.mark.parametrize("on_conflict", [{}, {"on_conflict": "keep"}])
+def test_an_order_of_sources_without_prefer_is_refused(
+    client: Client, store: MemoryStore, path: str, on_conflict: dict[str, str]
+) -> None:
+    rows: dict[str, Any] = {
+        "/v1/bars": ROW | {"symbol": "A"},
+        "/v1/trades": {"symbol": "A", "timestamp": JAN_2_NS, "price": 1.5, "size": 10},
+        "/v1/quotes": {"symbol": "A", "timestamp": JAN_2_NS, "bid": 1, "bid_size": 1, "ask": 2, "ask_size": 3},
+    }
+    head = store.head()
+    asked = (DAILY if path == "/v1/bars" else {}) | on_conflict | {"prefer": "vendor,me"}
+    problem = refused(client.post(path, asked, json=[rows[path]]), 400, "invalid_request", "prefer")
+    assert problem["detail"].startswith("prefer is for on_conflict=prefer: it means nothing with")
+    assert store.head() == head
+
+
 def test_trades_and_quotes(client: Client, store: MemoryStore) -> None:
     trade = {"symbol": "A", "timestamp": JAN_2_NS, "price": 1.5, "size": 10, "side": "buy", "id": "7"}
     quote = {"symbol": "A", "timestamp": JAN_2_NS, "bid": 1, "bid_size": 1, "ask": 2, "ask_size": 3}

@@ -250,6 +250,8 @@ def test_conflicts(client: Any) -> None:
     assert preferred.replaced == 1
     with pytest.raises(Conflict):
         client.upload(bars(closes=[4.0]), interval="1d", source="d", on_conflict="error")
+    with pytest.raises(InvalidRequest, match="prefer is for on_conflict=prefer"):
+        client.upload(bars(closes=[5.0]), interval="1d", source="c", prefer=["c", "a"])
     assert client.bars("AAPL")["close"].to_list() == [3.0]
 
 
