@@ -225,6 +225,52 @@ def test_what_was_queued_runs_after_a_restart(server: Server, how: signal.Signal
     process.communicate(timeout=LIMIT_S)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["cancel", "SIGTERM", "SIGKILL"])
+def test_an_upload_that_was_cut_short_goes_on_when_it_is_sent_again(server: Server, how: str) -> None:
+    rows, batch = 600_000, "sent"
+    long = minutes(rows)
+    sent = _send(server, {"long.csv": long, "x/days.csv": DAYS}, batch=batch)
+    until("some rows are stored", lambda: _stored(server))
+    if how == "cancel":
+        httpx.post(f"{server.url}v1/jobs/{sent['id']}/cancel")
+        until("it is over", lambda: _over(server, sent["id"]))
+    server.process.send_signal(signal.SIGTERM if how == "cancel" else signal.Signals[how])
+    server.process.wait(LIMIT_S)
+    server.start()
+    assert list((server.folder / "data" / "spool").iterdir()) == []
+    job = httpx.get(f"{server.url}v1/jobs/{sent['id']}").json()
+    assert job["state"] == ("cancelled" if how == "cancel" else "interrupted")
+    assert f'(over HTTP: with the option "resume": "{batch}")' in job["resume"]
+    assert 0 < _stored(server) < rows
+    again = _send(server, {"long.csv": long, "x/days.csv": DAYS}, resume=batch)
+    ended = until("it is done", lambda: _over(server, again["id"]))
+    assert ended["state"] == "done", ended
+    totals = ended["report"]["totals"]
+    counts = (ended["batch"], totals["read"], totals["inserted"], totals["unchanged"])
+    assert counts == (batch, rows + 28, rows + 28, 0)
+    assert _stored(server) == rows + 28
+    assert [found["name"] for found in listed(server, "batches")] == [batch]
+    assert list((server.folder / "data" / "spool").iterdir()) == []
+
+
+def _send(server: Server, files: dict[str, str], **options: Any) -> dict[str, Any]:
+    """An upload by the folder's socket, where a load can be told to commit often."""
+    said = json.dumps(options | {"batch_rows": 20_000, "block_bytes": 1 << 20, "threads": 1})
+    form = [("file", (name, text)) for name, text in files.items()]
+    transport = httpx.HTTPTransport(uds=str(server.folder / "data" / "tapehouse.sock"))
+    with httpx.Client(transport=transport, base_url="http://localhost", timeout=LIMIT_S) as client:
+        answer = client.post("/v1/jobs/load", files=form, data={"options": said})
+    assert answer.status_code == 200, answer.text
+    job: dict[str, Any] = answer.json()
+    return job
+
+
+def _stored(server: Server) -> int:
+    found = httpx.get(f"{server.url}v1/symbols").json()["symbols"]
+    return sum(series["rows"] for each in found for series in each["series"])
+
+
 def _over(server: Server, id: str) -> dict[str, Any] | None:
     job: dict[str, Any] = httpx.get(f"{server.url}v1/jobs/{id}").json()
     return None if job["state"] in ("queued", "running") else job

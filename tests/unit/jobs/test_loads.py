@@ -310,7 +310,8 @@ def test_a_load_is_stopped_between_writes(here: Here, allowed: Path) -> None:
     assert ended.report is not None
     assert ended.report["interrupted"]
     assert here.rows() == ended.report["totals"]["inserted"] == 2
-    assert ended.resume == f"load the same files again with --resume {job.batch}"
+    said = f'load the same files again with --resume {job.batch} (over HTTP: with the option "resume": "{job.batch}")'
+    assert ended.resume == said
 
 
 def test_of_very_many_files_those_are_reported_of_which_there_is_something_to_say(

@@ -33,6 +33,10 @@ def progress(rows: int) -> Progress:
     )
 
 
+def again_with(batch: str) -> str:
+    return f'load the same files again with --resume {batch} (over HTTP: with the option "resume": "{batch}")'
+
+
 class Held:
     """Work that runs until it is let go, or asked to stop."""
 
@@ -140,7 +144,7 @@ def test_what_runs_is_cancelled_after_its_step(runner: Runner) -> None:
     ended = over(runner, job.id)
     assert ended.state is State.CANCELLED
     assert ended.report == {"rows": 1}
-    assert ended.resume == "load the same files again with --resume b"
+    assert ended.resume == again_with("b")
     assert runner.cancel(job.id) == ended
 
 
@@ -167,7 +171,7 @@ def test_an_error_of_ours_is_told_and_one_of_nobody_is_not(runner: Runner, caplo
     assert failed.state is State.FAILED
     assert failed.error == Problem("store_full", "no space left")
     assert failed.report == {"rows": 7}
-    assert failed.resume == "load the same files again with --resume b"
+    assert failed.resume == again_with("b")
     crashed = over(runner, runner.submit("load", broken, batch="b").id)
     assert crashed.error is not None
     assert crashed.error.code == "internal"
@@ -211,7 +215,7 @@ def test_stopping_interrupts_and_says_how_to_go_on(make: Callable[..., Runner]) 
     assert runner.job(waits.id).state is State.INTERRUPTED
     assert over(runner, runs.id).state is State.INTERRUPTED
     runner.close()
-    assert runner.job(runs.id).resume == "load the same files again with --resume runs"
+    assert runner.job(runs.id).resume == again_with("runs")
     with pytest.raises(Unavailable, match="stops"):
         runner.submit("load", held, batch="late")
 
@@ -231,7 +235,7 @@ def test_jobs_survive_their_process(make: Callable[..., Runner], store: MemorySt
     ran, waited = later.job(runs.id), later.job(waits.id)
     assert ran.state is waited.state is State.INTERRUPTED
     assert ran.error == Problem("unavailable", "the process that ran it ended; what it had written stays")
-    assert ran.resume == "load the same files again with --resume ran"
+    assert ran.resume == again_with("ran")
     assert waited.error == Problem("unavailable", "its process ended before it began")
     assert waited.resume == "load the same files again"
     assert make().job(runs.id) == later.job(runs.id)
