@@ -94,6 +94,28 @@ def test_a_load_by_url_sends_the_files(server: Server) -> None:
     assert list((server.folder / "data" / "spool").iterdir()) == []
 
 
+def test_the_log_of_the_server_says_that_loads_begin_and_what_became_of_them(make_server: MakesServer) -> None:
+    server = make_server("--log-format", "json")
+    (server.folder / "days.csv").write_text(DAYS + "A,2024-02-01,100,1,99,100,1000\n")
+    (server.folder / "none.csv").write_text("a;b\n1;2\n")
+    server.start()
+    server.run("load", "days.csv", "--batch", "days")
+    failed = begin(server, "load", "none.csv")
+    failed.communicate(timeout=LIMIT_S)
+    assert failed.returncode == 1
+    ids = [job["id"] for job in listed(server, "jobs")]
+    server.stop()
+    lines = [json.loads(line) for line in (server.folder / "server.log").read_text().splitlines()]
+    said = [line for line in lines if line.get("kind") == "load"]
+    assert [(line["level"], line.get("state")) for line in said[:2]] == [("info", None), ("info", "done")]
+    assert [line["batch"] for line in said[:2]] == ["days", "days"]
+    assert {line["job"] for line in said} == set(ids)
+    assert [said[1][name] for name in ("rows", "inserted", "quarantined", "files", "refused")] == [29, 28, 1, 1, 0]
+    assert (said[-1]["level"], said[-1]["state"], said[-1]["error"]) == ("warning", "failed", "unrecognised_file")
+    server_lines = [line["message"] for line in lines if line["logger"] == "tapehouse.server"]
+    assert server_lines == ["serving", "stopping"]
+
+
 LAYOUT = """
 [[formats]]
 name = "Broker X"

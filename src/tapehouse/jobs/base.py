@@ -250,5 +250,6 @@ def resume_with(job: Job, *, begun: bool = True) -> str:
     if job.kind == "load" and not begun:
         return "load the same files again"
     if job.kind == "load":
-        return f'load the same files again with --resume {job.batch} (over HTTP: with the option "resume": "{job.batch}")'
+        over_http = f'over HTTP: with the option "resume": "{job.batch}"'
+        return f"load the same files again with --resume {job.batch} ({over_http})"
     return "ask for it again"

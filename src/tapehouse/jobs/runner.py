@@ -14,6 +14,7 @@ import msgspec
 
 from tapehouse.bulk.base import NEWEST, Problem, Progress
 from tapehouse.errors import NotFound, Overloaded, TapehouseError, Unavailable
+from tapehouse.jobs.announced import log_begun, log_ended, log_left
 from tapehouse.jobs.base import COLLECTION, LOADS, Again, Ended, Job, State, Work, resume_with
 from tapehouse.store.base import Capability, KeepsDocuments, Store
 
@@ -61,7 +62,9 @@ class Runner:
     def _cut_short(self, job: Job) -> Job:
         begun = job.started is not None and self._ledger.has_begun(job)
         why = "the process that ran it ended" if job.started else "its process ended before it began"
-        return _interrupted(job, why, begun=begun)
+        ended = _interrupted(job, why, begun=begun)
+        log_ended(ended)
+        return ended
 
     def restart(self, again: Again) -> None:
         """See `jobs.base.Jobs`."""
@@ -166,6 +169,7 @@ class Runner:
         with self._lock:
             self._live.pop(live.job.id, None)
             listeners = list(live.listeners)
+        log_left(live.job)
         for wake in listeners:
             wake()
 
@@ -191,6 +195,7 @@ class Runner:
         if not self._begin(live):
             return
         self._change(live, state=State.RUNNING, started=time.time_ns())
+        log_begun(live.job)
         try:
             self._keep(live.job)
             job = self._after(live, live.work(_Control(self, live)))
@@ -231,6 +236,7 @@ class Runner:
         except TapehouseError:
             # The rows are as the job says, and it is over; what is kept of it will say that it was interrupted.
             logger.exception("the end of the job %s could not be kept", job.id)
+        log_ended(job)
         with self._lock:
             live.job = self._kept[job.id] = job
             self._live.pop(job.id, None)
