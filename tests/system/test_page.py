@@ -281,6 +281,21 @@ def test_zooming_in_loads_finer_bars_and_out_coarser_ones(page: Page, loaded: An
 
 
 @pytest.mark.browser
+def test_zooming_out_ends_with_all_there_is_and_stays(page: Page, loaded: Any) -> None:
+    page.show(loaded, "AAPL")
+    for _ in range(16):
+        page.press("-")
+        page.settled()
+    whole = page.span
+    first, last = datetime(2000, 3, 1, 5, tzinfo=UTC), datetime(2013, 3, 1, 5, tzinfo=UTC)
+    assert whole[0] <= first
+    assert last <= whole[1] < last + (last - first) / 10
+    page.press("-", "-")
+    page.settled()
+    assert page.span == whole
+
+
+@pytest.mark.browser
 def test_the_wheel_zooms(page: Page, loaded: Any) -> None:
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.actions.wheel_input import ScrollOrigin

@@ -1,7 +1,8 @@
 """Where connections come in: uvicorn, held to limits that apply before anybody has said who they are.
 
 A head (the request line and the headers) is refused once it is larger than `max_header_bytes`, a connection that does
-not bring a whole one within `header_timeout_s` is closed, and so is one beyond `max_connections`.
+not bring a whole one within `header_timeout_s` is closed, and so is one beyond `max_connections`. So is a longer target
+than the parser takes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from tapehouse.api.workers import PRESENCE, Presence
 from tapehouse.settings import Settings
 
 KEEP_ALIVE_S = 75
+MAX_TARGET_BYTES = 65_535
+"""llhttp, which parses it, takes no longer one."""
 _REFUSED_RETRY_AFTER_S = 5
 
 logger = logging.getLogger(__name__)
@@ -80,8 +83,8 @@ class Guarded(HttpToolsProtocol):
     def __init__(self, config: Any, *args: Any, **options: Any) -> None:
         super().__init__(config, *args, **options)
         self._limits: Settings = config.limits
-        self._head_bytes = 0
-        """Of the request line, headers and trailers of this message that are parsed."""
+        self._head_bytes = self._target_bytes = 0
+        """Of the request line (and of what it asks for), headers and trailers of this message that are parsed."""
         self._unparsed_bytes = 0
         """What came in since the parser last reported anything: it keeps the beginning of a header to itself."""
         self._reported = False
@@ -115,12 +118,13 @@ class Guarded(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._reported = self._in_head = True
-        self._head_bytes = 0
+        self._head_bytes = self._target_bytes = 0
         super().on_message_begin()
         self.scope[PRESENCE] = self._presence  # type: ignore[literal-required]
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))
+        self._target_bytes += len(url)
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -154,6 +158,9 @@ class Guarded(HttpToolsProtocol):
         self._head_bytes += size
 
     def _check_head(self) -> None:
+        if self._target_bytes > MAX_TARGET_BYTES:
+            most = f"what is asked for (path and query) may have {MAX_TARGET_BYTES:,} bytes; ask for less at once"
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", most)
         if self._head_bytes + self._unparsed_bytes > self._limits.max_header_bytes:
             most = f"the request line and the headers may have {self._limits.max_header_bytes:,} bytes"
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", most)

@@ -17,7 +17,7 @@ import msgspec
 import typer
 
 from tapehouse.cli import context, tables
-from tapehouse.errors import TapehouseError
+from tapehouse.errors import StoreDamaged, TapehouseError
 
 if TYPE_CHECKING:
     from tapehouse.client import Client
@@ -206,7 +206,7 @@ def _looking(folder: Path) -> Iterator[Finding]:
             return
         seen = look(folder)
     except TapehouseError as error:
-        yield _problem("store", error, context.hint_for(error))
+        yield _problem("store", error, _remedy(error))
         return
     most = "at most " if seen.deletes else ""
     found = f"can be opened: {seen.symbols:,} symbols, {seen.series:,} series, {most}{seen.rows:,} rows"
@@ -226,7 +226,7 @@ def _opening(target: str) -> Iterator[Finding]:
             yield from _calendars(client.instruments())
             yield from _recorded(max((commit.recorded for commit in client.commits(limit=1_000)), default=0))
     except TapehouseError as error:
-        yield _problem("store", error, context.hint_for(error))
+        yield _problem("store", error, _remedy(error))
 
 
 def _answers(client: Client) -> Finding:
@@ -282,6 +282,13 @@ def _read(path: Path, deep: bool) -> None:
     with pq.ParquetFile(path, page_checksum_verification=deep) as file:
         for group in range(file.num_row_groups if deep else 0):
             file.read_row_group(group)
+
+
+def _remedy(error: TapehouseError) -> str | None:
+    """What to do about it; of what is damaged the finding itself says what that is."""
+    if isinstance(error, StoreDamaged):
+        return "Restore a backup (docs/guides/operations.md); the archive's files stay readable with other tools."
+    return context.hint_for(error)
 
 
 def _problem(check: str, error: TapehouseError, advice: str | None) -> Finding:

@@ -83,6 +83,17 @@ def test_a_long_request_line_is_cut_off(door: Callable[..., Open]) -> None:
     assert b"16,384 bytes" in refusal
 
 
+@pytest.mark.parametrize(("size", "status"), [(65_535, 404), (65_536, 431), (100_000, 431), (140_000, 431)])
+def test_a_target_that_the_parser_does_not_take(door: Callable[..., Open], size: int, status: int) -> None:
+    connection = door()()
+    connection.sendall(b"GET /" + b"a" * (size - 1) + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+
+    found = answer(connection)
+
+    assert found.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"application/problem+json" in found
+
+
 def test_trailers_without_end_are_cut_off(door: Callable[..., Open]) -> None:
     connection = door(max_header_bytes=16_384)()
     head = b"POST /v1/bars?interval=1d HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/csv\r\n"

@@ -182,10 +182,13 @@ export class Chart {
   zoom(direction) {
     if (!this.range) return;
     const { from, to } = this.range;
+    const { bars, atEnd } = this.#window;
     const most = this.width / this.#time.options().minBarSpacing;
-    const half = Math.min(most, (to - from) * (direction > 0 ? 1 / ZOOM_STEP : ZOOM_STEP)) / 2;
-    const middle = (from + to) / 2;
-    this.range = { from: middle - half, to: middle + half };
+    const count = Math.min(most, (to - from) * (direction > 0 ? 1 / ZOOM_STEP : ZOOM_STEP));
+    // Beyond the newest bar there is nothing to see: what is added is past.
+    const newest = direction < 0 && atEnd ? bars.length - 1 + RIGHT_MARGIN_BARS : Infinity;
+    const end = Math.min((from + to + count) / 2, newest);
+    this.range = { from: end - count, to: end };
   }
 
   /** Move by a share of the width; negative is back in time. */
