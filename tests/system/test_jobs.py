@@ -192,6 +192,28 @@ def test_ctrl_c_cancels_the_job_and_resuming_loads_the_rest(server: Server) -> N
     assert json.loads(server.run("coverage", "L", "--json"))[0]["rows"] == rows
 
 
+@pytest.mark.slow
+def test_ctrl_c_cancels_a_check_of_quality_and_leaves_whole_grades(server: Server) -> None:
+    (server.folder / "long.csv").write_text(minutes(1_500_000))
+    server.run("load", "days.csv", "--validate", "full")
+    server.run("load", "long.csv", "-i", "1m", "--validate", "off")
+    before = listed(server, "quality")
+    process = begin(server, "quality", "L", "--check", "--validate", "full")
+    until("it watches its job", lambda: "tapehouse_job_watchers 1.0" in httpx.get(f"{server.url}metrics").text)
+    until("it runs", lambda: _jobs(server)[0]["kind"] == "quality" and _jobs(server)[0]["state"] == "running")
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, out) == (130, ""), errors
+    assert errors.splitlines()[-1].endswith(
+        "look at all of them again with: tapehouse quality L --check --validate full"
+    )
+    assert "Traceback" not in errors
+    assert _jobs(server)[0]["state"] == "cancelled"
+    assert listed(server, "quality") == before
+    (quality,) = json.loads(server.run("quality", "L", "--check", "--validate", "full", "--json"))
+    assert quality["tally"]["inspected"] == 1_500_000
+
+
 def _jobs(server: Server) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = httpx.get(f"{server.url}v1/jobs").json()["jobs"]
     return found

@@ -104,7 +104,7 @@ def create_app(
         open_events=Slots(settings.max_job_watchers, "too many watch jobs already", 5.0),
         loads=loads,
     )
-    context.metrics.observe(store, workers, context.open_answers, context.open_bodies)
+    context.metrics.observe(store, workers, context.open_answers, context.open_bodies, context.open_events)
     app = _with_routes(page)
     app.state.context = context
     over_tcp: ASGIApp = app

@@ -51,7 +51,9 @@ class Metrics:
         self.compactions = counter("compactions", "Compactions, by how they ended.", "outcome")
         self.compacted_rows = counter("compacted_rows", "Rows moved into the archive.")
 
-    def observe(self, store: Store, workers: Workers, open_answers: Slots, open_bodies: Slots) -> None:
+    def observe(
+        self, store: Store, workers: Workers, open_answers: Slots, open_bodies: Slots, open_events: Slots
+    ) -> None:
         """Have the store's own numbers, and ours, asked for whenever the metrics are."""
         pending = Gauge("tapehouse_pending_queries", "Store calls that run or wait.", registry=self.registry)
         pending.set_function(lambda: workers.pending)
@@ -59,6 +61,8 @@ class Metrics:
         open_.set_function(lambda: open_answers.taken)
         bodies = Gauge("tapehouse_open_body_bytes", "Memory kept for bodies of requests.", registry=self.registry)
         bodies.set_function(lambda: open_bodies.taken)
+        watchers = Gauge("tapehouse_job_watchers", "Clients that watch jobs.", registry=self.registry)
+        watchers.set_function(lambda: open_events.taken)
         self.registry.register(_StoreCollector(store))
 
 

@@ -17,6 +17,9 @@ from tapehouse.errors import TapehouseError
 if TYPE_CHECKING:
     from tapehouse.client import Client
 
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C ended."""
+
 Where = Annotated[
     str | None,
     typer.Option(

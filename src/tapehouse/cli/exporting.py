@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tapehouse.cli import tables
-from tapehouse.cli.context import End, Json, Start, Where, connect, emit, say
+from tapehouse.cli.context import INTERRUPTED, End, Json, Start, Where, connect, emit, say
 from tapehouse.cli.progress import Step, progress
 
 if TYPE_CHECKING:
     from tapehouse.export.base import Manifest, Progress, Verification
 
-INTERRUPTED = 130
 _SHOWN = 20
 
 

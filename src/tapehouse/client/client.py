@@ -420,7 +420,8 @@ class Client:
         """Look at what is stored anew (`validate`: `full` or `sample`), keep the grades, and return them.
 
         Through a server it is a job there. Ctrl-C ends it: series that it was done with keep their new grade, the
-        others the one they had. Raises `Unavailable` when the job was cancelled.
+        others the one they had. Raises `KeyboardInterrupt` then, and `Unavailable` when somebody else cancelled
+        the job.
         """
         from tapehouse.client.jobs import following, trust
 
@@ -428,7 +429,7 @@ class Client:
         if isinstance(self._backend, Local):
             self._backend.assess(asked)
         else:
-            following.check_done(following.follow(self._run, self._run(trust.Assess(asked=asked))))
+            following.follow_whole(self._run, self._run(trust.Assess(asked=asked)))
         return self.quality(symbols, kind=kind, interval=interval)
 
     def delete(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import threading
@@ -20,7 +21,7 @@ from tapehouse.bulk.base import Held, Progress
 from tapehouse.client.jobs import following
 from tapehouse.client.jobs.sending import Sent
 from tapehouse.errors import Conflict, InvalidRequest, NotFound, NotSupported, Unavailable, UnreadableFile
-from tapehouse.jobs.base import State
+from tapehouse.jobs.base import Job, State
 
 PATIENCE_S = 20.0
 HEADER = "symbol,date,open,high,low,close,volume\n"
@@ -275,6 +276,22 @@ def test_a_check_of_quality_that_somebody_cancelled(script: Callable[..., Script
     server = script(answer(json.dumps(JOB | {"state": "cancelled"})))
     with Client(server.url) as client, pytest.raises(Unavailable, match="the job j was cancelled"):
         client.check_quality()
+
+
+@pytest.mark.parametrize(("state", "error"), [("cancelled", KeyboardInterrupt), ("done", None), ("failed", NotFound)])
+def test_ctrl_c_of_work_that_is_of_use_as_a_whole(state: str, error: type[BaseException] | None) -> None:
+    asked: list[str] = []
+    ended = {"state": state, "error": {"code": "not_found", "message": "gone"} if state == "failed" else None}
+
+    def run(operation: Any) -> Any:
+        asked.append(type(operation).__name__)
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        return msgspec.convert(JOB | (ended if asked[-1] == "Watch" else {}), Job)
+
+    with contextlib.nullcontext() if error is None else pytest.raises(error):
+        following.follow_whole(run, msgspec.convert(JOB, Job))
+    assert asked == ["Watch", "CancelJob", "Watch"]
 
 
 def test_a_task_that_is_cancelled_leaves_the_grades_as_they_were(

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tapehouse.cli import tables
-from tapehouse.cli.context import Interval, Json, Where, Yes, confirm, connect, emit, say, timed
+from tapehouse.cli.context import INTERRUPTED, Interval, Json, Where, Yes, chosen, confirm, connect, emit, say, timed
 from tapehouse.cli.loads.options import Validate
 from tapehouse.cli.loads.report import standing_said
 
 if TYPE_CHECKING:
     from tapehouse.bulk.base import Certificate
     from tapehouse.bulk.checks.base import Quality
+    from tapehouse.client import Client
     from tapehouse.jobs.base import Job
     from tapehouse.store.base import Batch, Undone
 
@@ -138,8 +139,8 @@ def quality(
         raise typer.BadParameter("says how much --check looks at, which is not given", param_hint="--validate")
     with connect(store) as client:
         if check:
-            how = (validate or Validate.SAMPLE).value
-            found = client.check_quality(symbols or None, kind=kind, interval=interval, validate=how)
+            given = {"--kind": kind, "--interval": interval, "--validate": validate and validate.value}
+            found = _checked(client, symbols or [], given | {"--store": store or chosen()})
         else:
             found = client.quality(symbols or None, kind=kind, interval=interval)
     if json:
@@ -153,6 +154,19 @@ def quality(
         _say_findings(found)
     elif not found:
         say("nothing was inspected yet: a load does it (`tapehouse load --validate full`)")
+
+
+def _checked(client: Client, symbols: list[str], given: dict[str, str | None]) -> list[Quality]:
+    """The grades, made anew as the options say; Ctrl-C ends it, and then a line says how to have the rest."""
+    how = given["--validate"] or Validate.SAMPLE.value
+    try:
+        return client.check_quality(symbols or None, kind=given["--kind"], interval=given["--interval"], validate=how)
+    except KeyboardInterrupt:
+        said = [word for name, value in given.items() if value is not None for word in (name, value)]
+        again = shlex.join(["tapehouse", "quality", *symbols, "--check", *said])
+        say("interrupted: series that were done with have their new grade, the others the one they had;")
+        say(f"  look at all of them again with: {again}")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _graded(each: Quality) -> tuple[Any, ...]:

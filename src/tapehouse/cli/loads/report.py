@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tapehouse.cli.context import say
+from tapehouse.cli.context import INTERRUPTED, say
 
 if TYPE_CHECKING:
     from tapehouse.bulk import LoadReport, RecognisedFile
@@ -112,7 +112,7 @@ def standing_said(certificate: Certificate) -> list[str]:
 def exit_code(report: LoadReport, strict: bool) -> int:
     """0 when every file was read to its end; with `strict`, and no row was bad."""
     if report.interrupted:
-        return 130
+        return INTERRUPTED
     if not report.complete:
         return 1
     return 1 if strict and report.totals.quarantined else 0

@@ -24,6 +24,22 @@ def follow(run: Callable[[Any], Any], job: Job, on_progress: OnProgress | None =
 
     A server that stops telling is looked for again for a few seconds, then `Unavailable` says how the job is found.
     """
+    return _followed(run, job, on_progress)[0]
+
+
+def follow_whole(run: Callable[[Any], Any], job: Job) -> None:
+    """As `follow`, for work that has no report of a part of it: raises the error that ended it.
+
+    That is `KeyboardInterrupt` once a job that Ctrl-C cancelled here is over.
+    """
+    job, asked_to_end = _followed(run, job)
+    if asked_to_end and job.state is State.CANCELLED:
+        raise KeyboardInterrupt
+    check_done(job)
+
+
+def _followed(run: Callable[[Any], Any], job: Job, on_progress: OnProgress | None = None) -> tuple[Job, bool]:
+    """The job once it is over, and whether Ctrl-C asked it to end."""
     watcher = _Watcher(on_progress)
     asked_to_end = False
     while not job.state.is_over:
@@ -37,7 +53,7 @@ def follow(run: Callable[[Any], Any], job: Job, on_progress: OnProgress | None =
         except Unavailable as exc:
             time.sleep(watcher.pause(job, exc))
             job = _or_same(run, job)
-    return job
+    return job, asked_to_end
 
 
 async def follow_async(run: Callable[[Any], Awaitable[Any]], job: Job, on_progress: OnProgress | None = None) -> Job:
