@@ -218,9 +218,7 @@ class Timeline:
 
     def midnights(self, first: int, last: int) -> np.ndarray:
         """The first instants of the local dates `first` to `last`."""
-        years = range(_date(first).year, _date(last).year + 1)
-        start = date(years[0], 1, 1).toordinal() - _EPOCH_ORDINAL
-        return np.concatenate([_midnights(self._zone, year) for year in years])[first - start : last + 1 - start]
+        return _midnights_between(self._zone, first, last)
 
     def sessions(self, first: int, last: int) -> Sessions:
         """The sessions of the dates `first` to `last`."""
@@ -350,6 +348,18 @@ def midnight(day: date, zone: str) -> int:
     return _midnight(_zone(zone), day.toordinal())
 
 
+def at_midnight(times: np.ndarray, zone: str) -> np.ndarray:
+    """Which of the instants are the first of a date in that zone, which needs no calendar."""
+    if zone == "UTC" or not len(times):
+        of_day: np.ndarray = times % DAY_NS == 0
+        return of_day
+    first, last = _days_around(int(times.min()), int(times.max()))
+    midnights = _midnights_between(_zone(zone), first, last)
+    # A local midnight is at most a day away from that of UTC.
+    near = np.clip(times // DAY_NS - first, 1, len(midnights) - 2)
+    return (midnights[near - 1] == times) | (midnights[near] == times) | (midnights[near + 1] == times)
+
+
 def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
@@ -362,6 +372,12 @@ def _zone(name: str) -> ZoneInfo:
 
 def _date(day: int) -> date:
     return date.fromordinal(day + _EPOCH_ORDINAL)
+
+
+def _midnights_between(zone: ZoneInfo, first: int, last: int) -> np.ndarray:
+    years = range(_date(first).year, _date(last).year + 1)
+    start = date(years[0], 1, 1).toordinal() - _EPOCH_ORDINAL
+    return np.concatenate([_midnights(zone, year) for year in years])[first - start : last + 1 - start]
 
 
 @lru_cache(maxsize=4_096)

@@ -71,6 +71,16 @@ class Interval(StrEnum):
         """Whether its edges follow an instrument's calendar and time zone instead of the clock."""
         return self in (Interval.D1, Interval.W1, Interval.MO1)
 
+    @property
+    def alignment(self) -> tuple[int, str]:
+        """Of what bars below a day open at a multiple (nanoseconds), and how that is said.
+
+        Hours begin on a quarter of one, since sessions and zones do: at 9:30, at +05:45.
+        """
+        if self.nanos > Interval.M30.nanos:
+            return Interval.M15.nanos, "on a quarter of an hour"
+        return self.nanos, f"a multiple of {self}"
+
     def divides(self, coarser: Interval) -> bool:
         """Whether whole bars of this interval make up one bar of the coarser one (weeks do not make up months)."""
         if self is Interval.W1 or self.nanos >= coarser.nanos:

@@ -113,9 +113,9 @@ def test_the_columns_have_names_and_types(store: Any) -> None:
 
 
 def test_buckets_end_where_the_next_one_starts_to_the_nanosecond(store: Any) -> None:
-    write(store, *(bar("A", T0 + n, n + 2) for n in (-1, 0, 1)))
-    edges = np.array([T0 - 10, T0, T0 + 1, T0 + 10])
-    assert aggregate(store, edges, ("close", "count")) == [("A", T0 - 10, 1, 1), ("A", T0, 2, 1), ("A", T0 + 1, 3, 1)]
+    write(store, *(bar("A", T0 + n * M, n + 2) for n in (-1, 0, 1)))
+    edges = np.array([T0 - M, T0, T0 + 1, T0 + M + 1])
+    assert aggregate(store, edges, ("close", "count")) == [("A", T0 - M, 1, 1), ("A", T0, 2, 1), ("A", T0 + 1, 3, 1)]
 
 
 def test_buckets_may_differ_from_symbol_to_symbol(store: Any) -> None:

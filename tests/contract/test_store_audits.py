@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 import pytest
-from tests.contract.stores import T0, Home, M, bar, quote, read, table, trade, trades, tuples, write
+from tests.contract.stores import T0, D, Home, M, bar, quote, read, table, trade, trades, tuples, write
 
 from tapehouse.errors import InvalidRequest
 from tapehouse.model import PROVENANCE, SCHEMAS, Interval, Kind, OnConflict
@@ -61,7 +61,7 @@ def test_what_was_unchanged_was_not_stored(store: Any) -> None:
 
 def test_of_one_kind_and_interval_at_a_time(store: Any) -> None:
     write(store, bar("A", T0, 1), batch="b")
-    write(store, bar("A", T0, 2), interval=Interval.D1, batch="b")
+    write(store, bar("A", T0 // D * D, 2), interval=Interval.D1, batch="b")
     store.write(Kind.TRADES, trades(trade("A", T0, 3, id="7"), trade("A", T0, 3)), batch="b")
     store.write(Kind.QUOTES, table(Kind.QUOTES, [quote("A", T0, 1, 2)]), batch="b")
     assert values(store, "b") == [("A", 1, 1)]

@@ -6,9 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from tests.contract.stores import T0, M, bar, bars, closes, counts, trade, trades, write
+from tests.contract.stores import T0, D, M, bar, bars, closes, counts, trade, trades, write
 
-from tapehouse.errors import InvalidRequest, InvalidSymbol, InvalidTable, TapehouseError
+from tapehouse.errors import Conflict, InvalidRequest, InvalidSymbol, InvalidTable, TapehouseError
 from tapehouse.model import TIMESTAMP, Instrument, Interval, Kind, OnConflict
 from tapehouse.store.base import (
     Announces,
@@ -45,6 +45,8 @@ BAD_BARS: dict[str, tuple[type[TapehouseError], pa.Table]] = {
     "high below open": (InvalidTable, bars(bar("A", T0, 1) | {"open": 2.0})),
     "low above close": (InvalidTable, bars(bar("A", T0, 1) | {"low": 2.0, "open": 2.0, "high": 2.0})),
     "a negative volume": (InvalidTable, bars(bar("A", T0, 1) | {"volume": -1.0})),
+    "a minute that opens within one": (InvalidTable, bars(bar("A", T0 + 30 * 10**9, 1))),
+    "a nanosecond late": (InvalidTable, bars(bar("A", T0 + 1, 1))),
     "a path as symbol": (InvalidSymbol, bars(bar("../../etc", T0, 1))),
     "no symbol": (InvalidSymbol, bars(bar("", T0, 1))),
     "a long symbol": (InvalidSymbol, bars(bar("A" * 300, T0, 1))),
@@ -70,6 +72,60 @@ def _around(good: list[pa.Table], bad: pa.Table) -> pa.Table:
     if bad.schema != good[0].schema:
         return bad
     return pa.concat_tables([good[0], bad, good[1]])
+
+
+QUARTER = 15 * M
+MIDNIGHT = T0 // D * D
+NEW_YORK = Instrument(pattern="NYC", timezone="America/New_York")
+NEW_YORKS_MIDNIGHT = MIDNIGHT + 5 * 60 * M
+
+
+@pytest.mark.parametrize(
+    ("interval", "symbol", "opens", "wrong", "expected"),
+    [
+        (Interval.S5, "A", T0 + M // 12, T0 + M // 60, "a time a multiple of 5s"),
+        (Interval.M30, "A", T0, T0 + QUARTER, "a time a multiple of 30m"),
+        (Interval.H1, "A", T0, T0 + QUARTER // 3, "a time on a quarter of an hour"),
+        (Interval.H4, "A", T0 + QUARTER, T0 + M, "a time on a quarter of an hour"),
+        (Interval.D1, "A", MIDNIGHT, T0, "midnight in UTC"),
+        (Interval.D1, "A", MIDNIGHT, MIDNIGHT - 1, "midnight in UTC"),
+        (Interval.W1, "A", MIDNIGHT, NEW_YORKS_MIDNIGHT, "midnight in UTC"),
+        (Interval.D1, "NYC", NEW_YORKS_MIDNIGHT, MIDNIGHT, "midnight in America/New_York"),
+        (Interval.MO1, "NYC", NEW_YORKS_MIDNIGHT, NEW_YORKS_MIDNIGHT + 1, "midnight in America/New_York"),
+    ],
+)
+def test_a_bar_opens_where_bars_of_its_interval_do(
+    store: Any, interval: Interval, symbol: str, opens: int, wrong: int, expected: str
+) -> None:
+    store.put_instruments([NEW_YORK])
+    rows = [bar("B", opens if symbol == "A" else MIDNIGHT, 1), bar(symbol, wrong, 2), bar(symbol, wrong + D, 3)]
+    for on_conflict in (OnConflict.KEEP, OnConflict.REPLACE):
+        with pytest.raises(
+            InvalidTable, match=rf"^row 1, column timestamp: '20.*; expected {expected}.* open"
+        ) as caught:
+            store.write(Kind.BARS, bars(*rows), interval=interval, on_conflict=on_conflict)
+        with pytest.raises(InvalidTable, match=expected):
+            store.write_together(Kind.BARS, [bars(row) for row in rows], interval=interval, on_conflict=on_conflict)
+    assert (caught.value.details["row"], caught.value.details["column"], store.head()) == (1, "timestamp", 0)
+    assert store.write(Kind.BARS, bars(bar(symbol, opens, 2)), interval=interval).inserted == 1
+
+
+def test_a_zone_stays_while_there_are_bars_whose_dates_it_would_change(store: Any) -> None:
+    store.put_instruments([NEW_YORK, Instrument(pattern="T*", timezone="Asia/Tokyo")])
+    store.write(Kind.BARS, bars(bar("A", MIDNIGHT, 1), bar("NYC", NEW_YORKS_MIDNIGHT, 1)), interval=Interval.D1)
+    store.write(Kind.BARS, bars(bar("MIN", T0, 1)), interval=Interval.M1)
+    known = store.instruments()
+    for moved in ("A", "*"):
+        with pytest.raises(Conflict, match=r"A has bars of 1d, stamped with midnight in UTC, which .* Asia/Tokyo"):
+            store.put_instruments([NEW_YORK, Instrument(pattern=moved, timezone="Asia/Tokyo")])
+    with pytest.raises(Conflict, match="NYC has bars of 1d, stamped with midnight in America/New_York"):
+        store.put_instruments([Instrument(pattern="NYC", currency="USD")])
+    assert store.instruments() == known
+    others = [Instrument(pattern="MIN", timezone="Asia/Tokyo"), Instrument(pattern="A", calendar="24/5")]
+    store.put_instruments([*others, Instrument(pattern="NYC", timezone="America/New_York", currency="USD")])
+    store.delete(Kind.BARS, ["A"], interval=Interval.D1)
+    store.put_instruments([Instrument(pattern="A", timezone="Asia/Tokyo")])
+    assert store.write(Kind.BARS, bars(bar("A", MIDNIGHT + 15 * 60 * M, 1)), interval=Interval.D1).inserted == 1
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,11 @@ MONTH = 1_706_745_600 * 1_000_000_000
 """2024-02-01T00:00Z: the start of a day, a month, and a span of every kind but years."""
 YEAR = 1_704_067_200 * 1_000_000_000
 TIMES = (-1, 0, YEAR - 1, YEAR, MONTH - MINUTE_NS, MONTH - 1, MONTH, MONTH + 1, MONTH + MINUTE_NS, MONTH + DAY_NS)
+OPENINGS = {
+    Interval.M1: tuple(time for time in TIMES if time % MINUTE_NS == 0),
+    Interval.D1: (-DAY_NS, *(time for time in TIMES if time % DAY_NS == 0), MONTH - DAY_NS, YEAR - DAY_NS),
+}
+"""When bars open; trades and quotes have all of `TIMES`."""
 VALUES = (0.0, 0.1, 1.5, 123456789.12345678)
 
 Dataset = tuple[Kind, Interval | None]
@@ -307,7 +312,7 @@ class Model:
 
 
 @st.composite
-def written(draw: st.DrawFn, kind: Kind) -> list[dict[str, Any]]:
+def written(draw: st.DrawFn, kind: Kind, interval: Interval | None) -> list[dict[str, Any]]:
     """Rows of few symbols, times and values, so that they meet one another; some with columns that others lack."""
     optional: dict[str, st.SearchStrategy[Any]] = {"source": st.sampled_from([None, *SOURCES])}
     if kind is Kind.BARS:
@@ -321,7 +326,8 @@ def written(draw: st.DrawFn, kind: Kind) -> list[dict[str, Any]]:
     def row(draw: st.DrawFn) -> dict[str, Any]:
         value, extra = draw(number), {name: draw(optional[name]) for name in sorted(present)}
         numbers = dict.fromkeys(NUMBERS[kind], value)
-        return {"symbol": draw(st.sampled_from(SYMBOLS)), "timestamp": draw(st.sampled_from(TIMES)), **numbers, **extra}
+        time = draw(st.sampled_from(TIMES if interval is None else OPENINGS[interval]))
+        return {"symbol": draw(st.sampled_from(SYMBOLS)), "timestamp": time, **numbers, **extra}
 
     return draw(st.lists(row(), max_size=12))
 
@@ -371,11 +377,11 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), dataset=st.sampled_from(DATASETS), options=OPTIONS)
     def write(self, data: st.DataObject, dataset: Dataset, options: Options) -> None:
-        self._write(dataset, [data.draw(written(dataset[0]))], options)
+        self._write(dataset, [data.draw(written(*dataset))], options)
 
     @rule(data=st.data(), dataset=st.sampled_from(DATASETS), options=OPTIONS)
     def write_together(self, data: st.DataObject, dataset: Dataset, options: Options) -> None:
-        self._write(dataset, data.draw(st.lists(written(dataset[0]), max_size=4)), options)
+        self._write(dataset, data.draw(st.lists(written(*dataset), max_size=4)), options)
 
     @precondition(lambda self: self.model.states[-1].current)
     @rule(data=st.data(), options=OPTIONS, value=st.sampled_from([None, *VALUES]))

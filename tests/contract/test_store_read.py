@@ -39,7 +39,26 @@ class TestSpan:
     @pytest.mark.parametrize("boundary", BOUNDARIES)
     @pytest.mark.parametrize("interval", [Interval.S1, Interval.M1, Interval.H1, Interval.D1])
     def test_one_nanosecond_either_side_of_a_boundary(self, store: Any, boundary: int, interval: Interval) -> None:
-        write(store, *(bar("A", boundary + n, n + 5) for n in (-1, 0, 1)), interval=interval)
+        step = interval.nanos
+        boundary = boundary // step * step
+        write(store, *(bar("A", boundary + n * step, n + 5) for n in (-1, 0, 1)), interval=interval)
+        for start, end, expected in [
+            (boundary - step, boundary, [4]),
+            (boundary - step + 1, boundary + 1, [5]),
+            (boundary, boundary + 1, [5]),
+            (boundary + 1, boundary + step, []),
+            (boundary + 1, boundary + step + 1, [6]),
+            (boundary, MAX_TIME_NS, [5, 6]),
+            (MIN_TIME_NS, boundary, [4]),
+            (boundary, boundary, []),
+            (boundary + 1, boundary - 1, []),
+        ]:
+            found = read(store, "timestamp", "close", interval=interval, start=start, end=end)
+            assert found == [(boundary + (value - 5) * step, value) for value in expected]
+
+    @pytest.mark.parametrize("boundary", BOUNDARIES)
+    def test_one_nanosecond_between_trades(self, store: Any, boundary: int) -> None:
+        store.write(Kind.TRADES, trades(*(trade("A", boundary + n, n + 5) for n in (-1, 0, 1))))
         for start, end, expected in [
             (boundary - 1, boundary, [4]),
             (boundary, boundary + 1, [5]),
@@ -49,14 +68,15 @@ class TestSpan:
             (boundary, boundary, []),
             (boundary + 1, boundary - 1, []),
         ]:
-            found = read(store, "timestamp", "close", interval=interval, start=start, end=end)
+            found = read(store, "timestamp", "price", kind=Kind.TRADES, start=start, end=end)
             assert found == [(boundary + value - 5, value) for value in expected]
 
     def test_the_first_and_the_last_time_that_there_is(self, store: Any) -> None:
-        write(store, bar("A", MIN_TIME_NS, 1), bar("A", MAX_TIME_NS - 1, 2))
-        assert read(store, "timestamp", "close") == [(MIN_TIME_NS, 1), (MAX_TIME_NS - 1, 2)]
-        assert read(store, "close", start=MAX_TIME_NS - 1) == [(2,)]
-        assert read(store, "close", end=MIN_TIME_NS + 1) == [(1,)]
+        store.write(Kind.TRADES, trades(trade("A", MIN_TIME_NS, 1), trade("A", MAX_TIME_NS - 1, 2)))
+        of_trades = {"kind": Kind.TRADES}
+        assert read(store, "timestamp", "price", **of_trades) == [(MIN_TIME_NS, 1), (MAX_TIME_NS - 1, 2)]
+        assert read(store, "price", start=MAX_TIME_NS - 1, **of_trades) == [(2,)]
+        assert read(store, "price", end=MIN_TIME_NS + 1, **of_trades) == [(1,)]
 
 
 class TestOrder:
@@ -224,7 +244,7 @@ class TestLatest:
 class TestWhatIsHeld:
     def test_first_last_and_rows_by_symbol_kind_and_interval(self, store: Any) -> None:
         store.write(Kind.TRADES, trades(trade("A", T0, 1), trade("A", T0, 1), trade("A", T0 + 7, 1)))
-        write(store, bar("B", T0, 1), interval=Interval.D1)
+        write(store, bar("B", T0, 1), interval=Interval.H4)
         write(store, bar("A", T0, 1), bar("A", T0 + M, 1))
         write(store, bar("A", T0, 1), interval=Interval.H1)
         write(store, bar("A", T0, 1), interval=Interval.S5)
@@ -237,7 +257,7 @@ class TestWhatIsHeld:
             series("A", Kind.BARS, Interval.M1, T0 + M, 2),
             series("A", Kind.BARS, Interval.H1, T0, 1),
             series("A", Kind.TRADES, None, T0 + 7, 3),
-            series("B", Kind.BARS, Interval.D1, T0, 1),
+            series("B", Kind.BARS, Interval.H4, T0, 1),
         ]
         assert store.coverage() == everything
         assert store.coverage(Kind.TRADES) == [everything[3]]

@@ -165,7 +165,7 @@ class TestUndo:
 
     def test_it_is_announced(self, store: Any) -> None:
         write(store, bar("A", T0, 1), bar("B", T0 + M, 1), batch="b")
-        write(store, bar("C", T0, 1), interval=Interval.D1, batch="b")
+        write(store, bar("C", T0, 1), interval=Interval.H1, batch="b")
         delete(store, "A", batch="b")
         heard: list[Change] = []
         store.subscribe(heard.append)
@@ -173,7 +173,7 @@ class TestUndo:
         spans = [(c.commit, c.interval, c.symbols, c.start, c.end) for c in heard]
         assert spans == [
             (4, Interval.M1, ("A", "B"), MIN_TIME_NS, MAX_TIME_NS),
-            (5, Interval.D1, ("C",), T0, T0 + 1),
+            (5, Interval.H1, ("C",), T0, T0 + 1),
         ]
 
 

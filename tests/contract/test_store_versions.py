@@ -65,13 +65,13 @@ class TestDelete:
         assert [series.rows for series in store.coverage()] == [2, 2, 4]
 
     def test_to_the_nanosecond(self, store: Any) -> None:
-        write(store, *(bar("A", T0 + n, n) for n in (-1, 0, 1, 2)))
-        store.delete(Kind.BARS, ["A"], interval=Interval.M1, start=T0, end=T0 + 1)
-        assert read(store, "close") == [(-1,), (1,), (2,)]
+        store.write(Kind.TRADES, trades(*(trade("A", T0 + n, n) for n in (-1, 0, 1, 2))))
+        store.delete(Kind.TRADES, ["A"], start=T0, end=T0 + 1)
+        assert read(store, "price", kind=Kind.TRADES) == [(-1,), (1,), (2,)]
 
     def test_of_all_time(self, store: Any) -> None:
-        write(store, bar("A", MIN_TIME_NS, 1), bar("A", MAX_TIME_NS - 1, 1))
-        assert counts(store.delete(Kind.BARS, ["A"], interval=Interval.M1)) == {"deleted": 2}
+        store.write(Kind.TRADES, trades(trade("A", MIN_TIME_NS, 1), trade("A", MAX_TIME_NS - 1, 1)))
+        assert counts(store.delete(Kind.TRADES, ["A"])) == {"deleted": 2}
         assert (store.symbols(), store.coverage()) == ([], [])
 
     def test_of_every_source(self, store: Any) -> None:
@@ -89,9 +89,9 @@ class TestDelete:
 
     def test_of_one_interval_leaves_the_others(self, store: Any) -> None:
         write(store, bar("A", T0, 1))
-        write(store, bar("A", T0, 2), interval=Interval.D1)
+        write(store, bar("A", T0, 2), interval=Interval.H1)
         store.delete(Kind.BARS, ["A"], interval=Interval.M1)
-        assert closes(store, interval=Interval.D1) == [("A", 0, 2)]
+        assert closes(store, interval=Interval.H1) == [("A", 0, 2)]
 
     @pytest.mark.parametrize("on_conflict", list(OnConflict))
     def test_what_is_written_after_it_is_inserted(self, store: Any, on_conflict: OnConflict) -> None:

@@ -243,13 +243,12 @@ class TimeStyle(StrEnum):
 class Times(msgspec.Struct, frozen=True, kw_only=True):
     """How the times of a file are read.
 
-    `stated`: they have an offset from UTC. `zone` is that of times without one, and the one whose days daily bars
-    are; None: the zone of each instrument. `dates`: only the date counts, and rows are stamped with its local
-    midnight. `midnight` is the zone in which dates that are written as instants are midnights. `unit` is that of
-    epochs, which a row of another magnitude may not have when it is `guessed`; `fractional` ones are decimals.
-    `format` is strftime's, as Polars takes it; a `guessed` one that has day and month is given up when a row has them
-    the other way round. `seen` says what they were recognised by. With `newest_first` most rows
-    of a symbol come before older ones.
+    `stated`: they have an offset from UTC. `zone` is that of times without one; None: the zone of each instrument.
+    `dates`: only the date counts, and rows are stamped with its midnight where their instrument is.
+    `midnight` is the zone in which dates that are written as instants are midnights. `unit` is that of epochs, which a
+    row of another magnitude may not have when it is `guessed`; `fractional` ones are decimals. `format` is strftime's,
+    as Polars takes it; a `guessed` one that has day and month is given up when a row has them the other way round.
+    `seen` says what they were recognised by. With `newest_first` most rows of a symbol come before older ones.
     """
 
     style: TimeStyle

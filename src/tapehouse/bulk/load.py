@@ -39,7 +39,8 @@ def load(
 ) -> LoadReport:
     """Write all good rows of the files, quarantine the bad ones, and say what became of each.
 
-    `files` is the result of `plan`, when the caller made one already. A file that cannot be read, or not to its end,
+    `files` is the result of `plan`, when the caller made one already. `instruments` are those that the store knows, in
+    whose zones bars of days and longer begin. A file that cannot be read, or not to its end,
     has a `problem` in the report, and the others are loaded; when none of them can be, its error is raised
     (`UnreadableFile`, `UnrecognisedFile`). Rows that the writer does not take for a while are written again, then set
     aside in a file of the report. Other errors of the writer or of the quarantine (`StoreFull`, `Conflict`) stop the

@@ -2,7 +2,8 @@
 
 A price may be zero or negative (oil futures were, in April 2020, and spreads are); such rows are taken and counted.
 Bars up to 30 minutes open at a multiple of their interval; of 1 and 4 hours at a quarter of an hour, since sessions
-and zones begin at 9:30 and at +05:45; of days and longer at midnight in the zone of their instrument.
+and zones begin at 9:30 and at +05:45; of days and longer at midnight in the zone of their instrument, to which a date
+is moved whatever the zone of the file is.
 """
 
 from __future__ import annotations
@@ -29,17 +30,16 @@ from tapehouse.bulk.formats.convert import (
     reject_unread,
 )
 from tapehouse.bulk.formats.zones import FIRST, GUESSED, ONCE, SECOND, UNCLEAR, Zone, told_apart
+from tapehouse.calendars import at_midnight
 from tapehouse.errors import InvalidData, InvalidSymbol
 from tapehouse.model import (
     DAY_NS,
     MAX_TIME_NS,
     MIN_TIME_NS,
-    MINUTE_NS,
     SCHEMAS,
     TIMESTAMP,
     Instrument,
     Instruments,
-    Interval,
     Kind,
     check_symbol,
 )
@@ -276,8 +276,10 @@ class Judge:
         reject_unread(texts, unread, "timestamp", times, verdict)
 
     def _localised(self, values: np.ndarray, symbols: pa.Array, verdict: Verdict) -> np.ndarray:
-        """Wall-clock times as UTC; a date is the first instant of that day."""
-        parts = self._zones(symbols)
+        """Wall-clock times as UTC; a date is the first instant of that day where the instrument is."""
+        if self._zone is not None and not self._times.dates:
+            return self._in_zone(self._zone, values, symbols, np.ones(verdict.rows, bool), verdict)
+        parts = self._zones_of_instruments(symbols)
         if len(parts) == 1:
             return self._in_zone(parts[0][0], values, symbols, np.ones(verdict.rows, bool), verdict)
         utc = values.copy()
@@ -315,10 +317,8 @@ class Judge:
         step = None if self._file.interval is None else self._file.interval.nanos
         return told_apart(symbols, values, changes, good, step=step, newest_first=self._times.newest_first)
 
-    def _zones(self, symbols: pa.Array) -> list[tuple[Zone, np.ndarray]]:
+    def _zones_of_instruments(self, symbols: pa.Array) -> list[tuple[Zone, np.ndarray]]:
         """The zones there are, and the rows of each; the only one's rows are not looked at."""
-        if self._zone is not None:
-            return [(self._zone, np.empty(0, bool))]
         names = [self._instruments.of(symbol).timezone for symbol in symbols.dictionary.to_pylist()]
         distinct = sorted(set(names))
         if len(distinct) == 1:
@@ -331,12 +331,12 @@ class Judge:
         if interval is None or self._times.dates:
             return
         if not interval.by_calendar:
-            step, words = alignment(interval)
+            step, words = interval.alignment
             verdict.breaks(times % step != 0, "aligned", words, interval)
             return
-        parts = self._zones(symbols) if self._by_instrument else []
+        parts = self._zones_of_instruments(symbols) if self._by_instrument else []
         for zone, rows in parts:
-            off = zone.to_local(times) % DAY_NS != 0
+            off = ~at_midnight(times, zone.name)
             off = off if len(parts) == 1 else off & rows
             verdict.breaks(off, "aligned", f"midnight in {zone.name}", interval)
 
@@ -466,13 +466,6 @@ def _unnumbered(columns: dict[str, pa.Array]) -> np.ndarray:
     if "id" in columns:
         rows = rows & columns["id"].is_null().to_numpy(zero_copy_only=False)
     return rows
-
-
-def alignment(interval: Interval) -> tuple[int, str]:
-    """Of what bars below a day open at a multiple (nanoseconds), and how that is said."""
-    if interval.nanos > 30 * MINUTE_NS:
-        return 15 * MINUTE_NS, "on a quarter of an hour"
-    return interval.nanos, f"a multiple of {interval}"
 
 
 def _check_order(numbers: dict[str, np.ndarray], verdict: Verdict) -> None:

@@ -249,8 +249,8 @@ class Client:
         """Store a frame of Polars, pandas or Arrow as one commit: all rows or none, durable when this returns.
 
         Columns may be capitalised, and the times be called timestamp, time or date, or be a pandas index; `symbol`
-        names the one symbol of a frame without that column. Times without a zone need `tz`; dates without it are
-        midnight in the zone of the instrument.
+        names the one symbol of a frame without that column. Times without a zone need `tz`; dates are
+        midnight in the zone of the instrument, which is where bars of days and longer have to open.
         `source` is the source of rows that name none; `on_conflict` is `replace`, `keep`, `prefer` (the order of
         sources in `prefer`) or `error`. The same rows again change nothing, so an upload whose answer was lost may be
         repeated. A server takes up to its `max_upload_rows` and `max_body_bytes` at once; more goes with

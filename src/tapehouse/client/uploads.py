@@ -31,7 +31,7 @@ def to_table(frame: Any, *, kind: Kind = Kind.BARS, symbol: str | None = None, t
 
     `frame` is a Polars or pandas frame, an Arrow table, batch or reader, or anything else that offers an Arrow stream.
     A pandas index is taken as columns. `symbol` names the one symbol of a frame without that column; `tz` is the zone
-    of times that name none. Dates without `tz` stay dates, until `with_midnights`. Raises `InvalidTable`.
+    of times that name none. Dates stay dates, until `with_midnights`. Raises `InvalidTable`.
     """
     table = _renamed(_arrow(frame), kind)
     table = _with_symbol(table, symbol)
@@ -146,7 +146,7 @@ def _with_symbol(table: pa.Table, symbol: str | None) -> pa.Table:
 
 def _zoned(times: pa.ChunkedArray, tz: str | None) -> pa.ChunkedArray:
     if pa.types.is_date(times.type):
-        return times if tz is None else _localised(times, tz)
+        return times
     if not pa.types.is_timestamp(times.type):
         raise InvalidTable(
             f"the column of times is {times.type}; expected dates or timestamps (Polars: str.to_datetime, pandas: "
@@ -160,12 +160,8 @@ def _zoned(times: pa.ChunkedArray, tz: str | None) -> pa.ChunkedArray:
             "(tz='America/New_York'), or say it in the frame: pandas frame.tz_localize(...), Polars "
             "dt.replace_time_zone(...)"
         )
-    return _localised(times, tz)
-
-
-def _localised(times: pa.ChunkedArray, tz: str) -> pa.ChunkedArray:
     try:
-        return _midnights(times, tz) if pa.types.is_date(times.type) else pc.assume_timezone(times, tz)
+        return pc.assume_timezone(times, tz)
     except pa.ArrowInvalid as exc:
         raise InvalidTable(f"the times cannot be read in the zone {tz!r}: {exc}", tz=tz) from exc
 

@@ -1,6 +1,6 @@
 """The data folder's layout and its format number.
 
-    format.json        the layout's version and who wrote it
+    format.json        the layout's version, who wrote it, and whether there was a database already
     owner.lock         who owns the folder (store/owner.py)
     tapehouse.duckdb   names, commits, hot rows, the archive's register
     archive/           Parquet: the current rows of settled spans
@@ -15,6 +15,7 @@ the new number is written when it is done, so that a killed upgrade starts over 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -25,12 +26,16 @@ from tapehouse.errors import StoreDamaged, StoreTooNew
 from tapehouse.store.failpoints import failpoint
 from tapehouse.store.faults import faults
 
+log = logging.getLogger("tapehouse.store")
+
 FORMAT = 3
 """The version of the layout, raised whenever an older program could not read it."""
 
 DATABASE = "tapehouse.duckdb"
 FORMAT_FILE = "format.json"
 ARCHIVE_FOLDERS = ("archive", "history")
+_BEFORE_A_STORE = {"owner.lock", "tapehouse.sock", "keys.json", "tapehouse.toml"}
+"""What may be in a folder before there is a store."""
 
 Upgrade = tuple[tuple[str, ...], Callable[[Path], None]]
 """The names that a step changes, which are copied first, and the step itself."""
@@ -51,6 +56,8 @@ def prepare_folder(folder: Path, *, upgrades: Mapping[int, Upgrade] = UPGRADES, 
     with faults(f"prepare the folder {folder}"):
         found = check_format(folder, newest)
         if found is None:
+            if others := sorted(path.name for path in folder.iterdir() if path.name not in _BEFORE_A_STORE):
+                log.warning("a new store is made in %s, beside %s", folder, ", ".join(others[:5]))
             write_format(folder, newest)
             return
         for number in range(found, newest):
@@ -79,15 +86,30 @@ def read_format(folder: Path) -> int | None:
             raise StoreDamaged(f"{folder} has a database but no {FORMAT_FILE}", folder=str(folder)) from None
         return None
     try:
-        return int(json.loads(text)["format"])
-    except (ValueError, KeyError, TypeError) as exc:
+        found = json.loads(text)
+        number, had_database = int(found["format"]), found.get("database", False)
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise StoreDamaged(f"{folder / FORMAT_FILE} does not hold a format number: {text[:80]!r}") from exc
+    if had_database and not (folder / DATABASE).exists():
+        raise StoreDamaged(
+            f"{folder} has lost {DATABASE}, which held the newest rows and says what the archive files are: bring it back "
+            "from a backup. Nothing was changed; other tools can read the files of the archive",
+            folder=str(folder),
+        )
+    return number
 
 
-def write_format(folder: Path, number: int) -> None:
+def note_database(folder: Path) -> None:
+    """Note that the folder's database is there, so that one that is missing later is not taken for a new folder."""
+    if not json.loads((folder / FORMAT_FILE).read_text()).get("database", False):
+        write_format(folder, FORMAT, database=True)
+
+
+def write_format(folder: Path, number: int, *, database: bool = False) -> None:
     """Set the format number, durably and all at once."""
     temporary = folder / f".{FORMAT_FILE}"
-    temporary.write_text(json.dumps({"format": number, "written_by": version("tapehouse")}) + "\n")
+    content = {"format": number, "written_by": version("tapehouse"), "database": database}
+    temporary.write_text(json.dumps(content) + "\n")
     sync(temporary)
     os.replace(temporary, folder / FORMAT_FILE)
     sync(folder)

@@ -6,20 +6,24 @@ Rows are numbered from 0 in messages and in `details`. Beyond the schema, the ru
 - `high` is at least `open` and `close`, `low` at most these; sizes, volumes and counts are not negative (prices may);
 - -0.0 becomes 0.0, since the two are equal and a decimal column of the archive has only one of them;
 - a time is after 1677-09-21 and before 2262-04-11, so that a span `[start, end)` of int64 nanoseconds can hold it;
+- a bar opens where bars of its interval do (`Interval.alignment`), one of days and longer at midnight in the zone of
+  its instrument: else there could be two of one minute or day, and what is made of them would count both;
 - an optional column without a value is left out; `source` is always there, and so is `ordinal` of trades and quotes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tapehouse.errors import InvalidRequest, InvalidSymbol, InvalidTable, NotFound
-from tapehouse.model import MIN_TIME_NS, SCHEMAS, Interval, Kind, read_schema
-from tapehouse.store.base import Selection
+from tapehouse.calendars import at_midnight
+from tapehouse.errors import Conflict, InvalidRequest, InvalidSymbol, InvalidTable, NotFound
+from tapehouse.model import MIN_TIME_NS, SCHEMAS, Instrument, Instruments, Interval, Kind, read_schema
+from tapehouse.store.archive.columns import one_chunk
+from tapehouse.store.base import Selection, Series
 from tapehouse.store.casts import cast, check_source, refuse, refuse_first
 
 UNKNOWN_SOURCE = "unknown"
@@ -94,6 +98,56 @@ def check_selection(selection: Selection, head: int) -> int:
     if not 0 <= as_of <= head:
         raise NotFound(f"there is no commit {as_of}; the newest is {head}", commit=as_of)
     return as_of
+
+
+def check_opening(table: pa.Table, interval: Interval | None, instruments: Iterable[Instrument]) -> None:
+    """`InvalidTable` for the first row of a table that conforms with a time at which no bar of that interval opens."""
+    if interval is None or not table.num_rows:
+        return
+    times = table["timestamp"].to_numpy().view(np.int64)
+    if not interval.by_calendar:
+        step, words = interval.alignment
+        if (off := times % step != 0).any():
+            _refuse_opening(table, off, f"a time {words}, where bars of {interval} open")
+        return
+    column = one_chunk(table["symbol"].unify_dictionaries())
+    known = Instruments(instruments)
+    zones = [known.of(symbol).timezone for symbol in column.dictionary.to_pylist()]
+    distinct = sorted(set(zones))
+    codes = np.array([distinct.index(zone) for zone in zones])[column.indices.to_numpy()] if distinct[1:] else None
+    for code, zone in enumerate(distinct):
+        off = ~at_midnight(times, zone)
+        if codes is not None:
+            off &= codes == code
+        if off.any():
+            _refuse_opening(
+                table, off, f"midnight in {zone}, the time zone of the instrument, where bars of {interval} open"
+            )
+
+
+def _refuse_opening(table: pa.Table, off: np.ndarray, expected: str) -> None:
+    row = int(np.argmax(off))
+    refuse("timestamp", row, str(table["timestamp"][row]), expected)
+
+
+def check_zones(before: Iterable[Instrument], after: Iterable[Instrument], stored: Iterable[Series]) -> None:
+    """`Conflict` when stored bars of days and longer would have another zone, where their midnights are none."""
+    old, new = Instruments(before), Instruments(after)
+    moved = {
+        series.symbol: (series.interval, old.of(series.symbol).timezone, new.of(series.symbol).timezone)
+        for series in stored
+        if series.interval is not None
+        and series.interval.by_calendar
+        and old.of(series.symbol).timezone != new.of(series.symbol).timezone
+    }
+    for symbol, (interval, was, becomes) in moved.items():
+        others = f" (and {len(moved) - 1:,} more)" if len(moved) > 1 else ""
+        raise Conflict(
+            f"{symbol}{others} has bars of {interval}, stamped with midnight in {was}, which the time zone {becomes} "
+            "would put on other dates: undo or delete them, and load them again when the instrument is known",
+            symbols=sorted(moved)[:10],
+            timezone=becomes,
+        )
 
 
 def _check_columns(kind: Kind, table: pa.Table) -> None:

@@ -346,15 +346,17 @@ def test_delete_hides_a_span(client: Client, store: MemoryStore) -> None:
 
 
 def test_a_date_is_midnight_in_the_instruments_zone(client: Client, store: MemoryStore) -> None:
-    store.put_instruments([Instrument(pattern="AAPL", timezone="America/New_York")])
+    store.put_instruments([Instrument(pattern="NYC", timezone="America/New_York")])
+    rows = bars("NYC", [185.0, 184.0, 183.0])
+    times = pa.array(rows["timestamp"].cast(pa.int64()).to_numpy() + 5 * 3_600 * 10**9).view(TIMESTAMP)
+    store.write(Kind.BARS, rows.set_column(1, "timestamp", times), interval=Interval.D1)
     start = {"start": "2024-01-03", "end": "2024-01-04"}
 
-    # Midnight in New York is 05:00 UTC, so the bar stamped 3 January 00:00 UTC is not of that day.
-    alone = client.request("DELETE", "/v1/bars", params=DAILY | {"symbols": "AAPL"} | start)
-    both = client.request("DELETE", "/v1/bars", params=DAILY | {"symbols": "AAPL,MSFT"} | start)
+    alone = client.request("DELETE", "/v1/bars", params=DAILY | {"symbols": "NYC"} | start)
+    both = client.request("DELETE", "/v1/bars", params=DAILY | {"symbols": "NYC,MSFT"} | start)
 
     assert alone.json()["deleted"] == 1
-    assert stored(store, "AAPL") == [185.0, 184.0]
+    assert stored(store, "NYC") == [185.0, 183.0]
     assert "America/New_York, UTC" in refused(both, 400, "invalid_request", "start")["detail"]
 
 
@@ -376,7 +378,7 @@ def test_deletes_that_make_no_sense(
 
 
 def test_instruments_are_put_by_pattern(client: Client, store: MemoryStore) -> None:
-    first = {"pattern": "AAPL", "calendar": "XNYS", "timezone": "America/New_York", "tick_size": 0.01}
+    first = {"pattern": "AAPL", "calendar": "XNYS", "timezone": "UTC", "tick_size": 0.01}
     second = {"pattern": "*", "currency": "USD"}
 
     assert client.request("PUT", "/v1/instruments", json={"instruments": [first]}).status_code == 200
@@ -384,6 +386,9 @@ def test_instruments_are_put_by_pattern(client: Client, store: MemoryStore) -> N
 
     assert [each["pattern"] for each in answer["instruments"]] == ["*", "AAPL"]
     assert store.instruments()[1].currency == "USD"
+    moved = client.request("PUT", "/v1/instruments", json=[first | {"timezone": "America/New_York"}])
+    assert "AAPL has bars of 1d, stamped with midnight in UTC" in refused(moved, 409, "conflict")["detail"]
+    assert store.instruments()[1].timezone == "UTC"
 
 
 @pytest.mark.parametrize(
@@ -422,9 +427,9 @@ def test_a_store_that_keeps_no_instruments(connect: Connect, store: MemoryStore)
 
 def test_nanoseconds_survive(client: Client) -> None:
     times = pa.array([JAN_2_NS + 1, JAN_2_NS + DAY_NS - 1], TIMESTAMP)
-    body = BODIES[ARROW](bars("X", [1.0, 2.0]).set_column(1, "timestamp", times))
-    client.post("/v1/bars", {"interval": "1s"}, content=body, headers={"content-type": ARROW})
+    trades = pa.table({"symbol": ["X", "X"], "timestamp": times, "price": [1.0, 2.0], "size": [1.0, 1.0]})
+    client.post("/v1/trades", {}, content=BODIES[ARROW](trades), headers={"content-type": ARROW})
 
-    text = client.get("/v1/bars", {"interval": "1s", "symbols": "X"}).json()["columns"]["timestamp"]
+    text = client.get("/v1/trades", {"symbols": "X"}).json()["columns"]["timestamp"]
 
     assert text == ["2024-01-02T00:00:00.000000001Z", "2024-01-02T23:59:59.999999999Z"]

@@ -21,6 +21,7 @@ def test_the_real_example(tmp_path: Path) -> None:
     """All 12,154 rows are sound: no high, low, volume or date of them breaks a rule."""
     instruments = [Instrument(pattern="*", calendar="XNYS", timezone="America/New_York")]
     store = DuckDBStore(tmp_path / "data")
+    store.put_instruments(instruments)
     report = bulk.load([EXAMPLE], store, instruments=instruments, quarantine_dir=tmp_path / "data" / "quarantine")
     assert report.totals.inserted == report.totals.read == 12_154
     assert report.files[0].rejections == []

@@ -172,6 +172,7 @@ def test_files_of_vendors(vendor: str, tmp_path: Path) -> None:
     assert file.problem is None
     assert (file.kind, file.interval, file.symbol) == (kind, interval, symbol)
     store = MemoryStore()
+    store.put_instruments(NEW_YORK)
     report = bulk.load([path], store, options, instruments=NEW_YORK, quarantine_dir=tmp_path / "q")
     assert report.totals.quarantined == 0, report.files[0].rejections
     assert report.totals.inserted == len(
@@ -323,6 +324,7 @@ def test_instruments_say_whose_midnight(tmp_path: Path) -> None:
         Instrument(pattern="AAPL", timezone="America/New_York"),
     ]
     store = MemoryStore()
+    store.put_instruments(known)
     bulk.load([tmp_path / "mixed.csv"], store, instruments=known, quarantine_dir=tmp_path)
     firsts = {series.symbol: pa.scalar(series.first, pa.timestamp("ns")).as_py().hour for series in store.coverage()}
     assert firsts == {"AAPL": 4, "7203.T": 15, "BTC": 0}
@@ -331,7 +333,9 @@ def test_instruments_say_whose_midnight(tmp_path: Path) -> None:
 def test_daily_bars_that_are_not_at_midnight_are_quarantined(tmp_path: Path) -> None:
     times = ["2024-01-02T05:00:00Z", "2024-01-03T05:00:00Z", "2024-01-04T05:00:00Z", "2024-01-05T06:00:00Z"]
     (tmp_path / "AAPL.csv").write_text(daily(times))
-    report = bulk.load([tmp_path / "AAPL.csv"], MemoryStore(), instruments=NEW_YORK, quarantine_dir=tmp_path)
+    store = MemoryStore()
+    store.put_instruments(NEW_YORK)
+    report = bulk.load([tmp_path / "AAPL.csv"], store, instruments=NEW_YORK, quarantine_dir=tmp_path)
     assert [(each.reason, each.rows) for each in report.files[0].rejections] == [
         ("timestamp is not midnight in America/New_York, where a bar of 1d opens", 1)
     ]
@@ -370,6 +374,7 @@ def test_daily_parquet_of_any_time_type(tmp_path: Path, times: pa.Array, style: 
     assert file.times is not None
     assert (file.times.style, file.times.dates, file.interval) == (style, dates, Interval.D1)
     store = MemoryStore()
+    store.put_instruments(NEW_YORK)
     report = bulk.load([tmp_path / "AAPL.parquet"], store, instruments=NEW_YORK, quarantine_dir=tmp_path)
     assert report.totals.inserted == 3
     assert store.coverage()[0].first == 1_704_171_600_000_000_000

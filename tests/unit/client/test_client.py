@@ -225,11 +225,11 @@ def test_delete(client: Any) -> None:
 
 def test_a_date_in_several_zones_cannot_be_deleted_as_one(client: Any) -> None:
     client.put_instruments([Instrument(pattern="AAPL", timezone="America/New_York")])
-    client.upload(bars(), interval="1d")
-    client.upload(bars("MSFT"), interval="1d")
+    client.upload(bars(), interval="1h")
+    client.upload(bars("MSFT"), interval="1h")
     with pytest.raises(InvalidRequest, match="another instant in each of the zones America/New_York, UTC"):
-        client.delete(["AAPL", "MSFT"], interval="1d", start=JAN_3)
-    assert client.delete(["AAPL", "MSFT"], interval="1d", start="2024-01-03T00:00:00Z").deleted == 4
+        client.delete(["AAPL", "MSFT"], interval="1h", start=JAN_3)
+    assert client.delete(["AAPL", "MSFT"], interval="1h", start="2024-01-03T00:00:00Z").deleted == 4
 
 
 def test_commits_and_stats(client: Any) -> None:

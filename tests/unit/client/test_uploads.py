@@ -79,9 +79,8 @@ def test_one_symbol_is_named_beside_the_frame() -> None:
     [
         pandas_frame(pd.DatetimeIndex(["2024-01-02"], name="Date")),
         pl.DataFrame({"timestamp": [dt.datetime(2024, 1, 2)]} | LOWER),
-        pl.DataFrame({"date": [dt.date(2024, 1, 2)]} | LOWER),
     ],
-    ids=["pandas", "polars", "dates"],
+    ids=["pandas", "polars"],
 )
 def test_times_without_a_zone_are_in_the_one_that_is_named(frame: Any, tz: str, expected: int) -> None:
     assert stamps(to_table(frame, symbol="A", tz=tz)) == [expected]

@@ -66,9 +66,9 @@ def test_days_are_those_of_each_symbol_and_stamped_with_midnight(written: Writte
     assert [(row["timestamp"], row["count"]) for row in one] == [(at("2024-01-09T06:00:00Z"), 2)]
 
 
-def test_weeks_of_daily_bars_stamped_at_midnight_in_utc(written: Written) -> None:
+def test_weeks_of_daily_bars(written: Written) -> None:
     written.store.put_instruments([Instrument(pattern="*", calendar="XNYS", timezone="America/New_York")])
-    written.bars("A", "1d", [at(f"2024-01-{day:02}T00:00:00Z") for day in (8, 12, 16)])
+    written.bars("A", "1d", [at(f"2024-01-{day:02}T05:00:00Z") for day in (8, 12, 16)])
     found = measured(written, Interval.W1, "volume")
     assert [(row["timestamp"], row["volume"]) for row in found] == [
         (at("2024-01-08T05:00:00Z"), 20),

@@ -28,7 +28,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DuckDBStore:
     store = DuckDBStore(tmp_path / "data")
     for first in range(0, ROWS, 50):
         for batch, shift in (("other", 0), ("wanted", 1)):
-            rows = [bar(s, T0 + 2 * n * M + shift, n) for s in SYMBOLS for n in range(first, first + 50)]
+            rows = [bar(s, T0 + (2 * n + shift) * M, n) for s in SYMBOLS for n in range(first, first + 50)]
             store.write(Kind.BARS, bars(*rows), interval=Interval.M1, batch=batch)
         if first in (50, 100):
             store.compact(everything=True)
@@ -86,7 +86,7 @@ def test_an_undo_takes_the_next_number_after_writes_beside_it(
     undone, calls = undo_after(
         store,
         monkeypatch,
-        lambda: (write(store, bar("A", later, 1)), write(store, bar("A", T0, 1), interval=Interval.D1)),
+        lambda: (write(store, bar("A", later, 1)), write(store, bar("A", T0, 1), interval=Interval.H1)),
     )
     assert (calls, undone.commits[0].number, undone.removed) == (1, 15, 4 * ROWS)
     assert [(s.symbol, s.rows, s.last) for s in store.coverage(Kind.BARS, ["A"])] == [
@@ -98,9 +98,9 @@ def test_an_undo_takes_the_next_number_after_writes_beside_it(
 
 
 def test_an_undo_that_was_overtaken_is_found_out_again(store: DuckDBStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    undone, calls = undo_after(store, monkeypatch, lambda: write(store, bar("A", T0 + 1, 77)))
+    undone, calls = undo_after(store, monkeypatch, lambda: write(store, bar("A", T0 + M, 77)))
     assert (calls, undone.removed, undone.left) == (2, 4 * ROWS - 1, 1)
-    assert undone.examples == [(Kind.BARS, Interval.M1, "A", T0 + 1, 13)]
+    assert undone.examples == [(Kind.BARS, Interval.M1, "A", T0 + M, 13)]
     assert [s.rows for s in store.coverage()] == [ROWS + 1, ROWS, ROWS, ROWS]
     store.close()
 

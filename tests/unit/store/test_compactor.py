@@ -173,7 +173,8 @@ def test_busy_symbols_are_read_span_by_span(store: DuckDBStore, monkeypatch: pyt
 
 
 def test_the_first_day_that_nanoseconds_hold_is_found_and_archived(store: DuckDBStore) -> None:
-    times = [MIN_TIME_NS, MIN_TIME_NS + DAY_NS, 0, START]
+    first = -(-MIN_TIME_NS // MINUTE_NS) * MINUTE_NS
+    times = [first, first + DAY_NS, 0, START]
     rows = bars(["A"], 0, 4)
     write(store, rows.set_column(1, "timestamp", pa.array(times).view(TIMESTAMP)))
     assert store.read(Selection(interval=MINUTES, limit=4)).table().num_rows == 4

@@ -24,6 +24,7 @@ from tapehouse.store.archive.pins import Pins
 from tapehouse.store.base import Selection
 from tapehouse.store.duckdb import DuckDBStore, compactor, engine
 from tapehouse.store.duckdb.engine import Queries
+from tapehouse.store.folder import FORMAT, write_format
 
 START = 1_704_067_200 * 10**9
 MINUTES = Interval.M1
@@ -404,10 +405,29 @@ def test_an_archive_without_its_database_is_left_as_it_is(store: DuckDBStore) ->
     (store.folder / "tapehouse.duckdb").unlink()
     files = archive_of(store.folder)
     assert files
-    with pytest.raises(StoreDamaged, match=r"1 archive files but no tapehouse\.duckdb"):
+    for says in (r"lost tapehouse\.duckdb", r"1 archive files but no tapehouse\.duckdb"):
+        with pytest.raises(StoreDamaged, match=says):
+            DuckDBStore(store.folder)
+        assert archive_of(store.folder) == files
+        assert not (store.folder / "tapehouse.duckdb").exists()
+        write_format(store.folder, FORMAT)  # as an older program left it
+
+
+def test_a_folder_whose_database_is_lost_is_no_new_one(store: DuckDBStore) -> None:
+    store.write(Kind.BARS, bars(["A"], 10), interval=MINUTES)
+    store.close()
+    (store.folder / "tapehouse.duckdb").unlink()
+    with pytest.raises(StoreDamaged, match=r"lost tapehouse\.duckdb.*Nothing was changed"):
         DuckDBStore(store.folder)
-    assert archive_of(store.folder) == files
     assert not (store.folder / "tapehouse.duckdb").exists()
+
+
+def test_a_new_store_among_other_files_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    DuckDBStore(tmp_path).close()
+    assert caplog.messages == [f"a new store is made in {tmp_path}, beside notes.txt"]
+    DuckDBStore(tmp_path).close()
+    assert len(caplog.messages) == 1
 
 
 def test_an_archive_newer_than_its_database_is_left_as_it_is(store: DuckDBStore) -> None:

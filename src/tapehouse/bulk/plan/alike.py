@@ -19,7 +19,7 @@ from tapehouse.bulk.recognise.dialect import DELIMITERS, Sample, names_without_h
 from tapehouse.bulk.recognise.known import known_of
 from tapehouse.bulk.recognise.stamps import is_clear, reading_with
 from tapehouse.bulk.recognise.steps import interval_of
-from tapehouse.bulk.validate import NOT_NEGATIVE, alignment
+from tapehouse.bulk.validate import NOT_NEGATIVE
 from tapehouse.errors import UnrecognisedFile
 from tapehouse.model import SCHEMAS
 
@@ -103,7 +103,7 @@ def _of_one_interval(
 
 def _has_a_good_row(file: RecognisedFile, cells: dict[str, list[str]], times: list[int], decimal: str) -> bool:
     """Whether some row can surely be loaded, all of whose numbers and times are some."""
-    step = 1 if file.interval is None or file.interval.by_calendar else alignment(file.interval)[0]
+    step = 1 if file.interval is None or file.interval.by_calendar else file.interval.alignment[0]
     for row, time in enumerate(times):
         numbers = {field: _number(cells[field][row], decimal) for field in cells if field in _NUMBERS}
         high, low = numbers.get("high", 0), numbers.get("low", 0)

@@ -45,8 +45,6 @@ def describe(file: RecognisedFile, instruments: Sequence[Instrument] | None = No
 
 
 def _zone_of_dates(file: RecognisedFile, instruments: Sequence[Instrument] | None) -> str:
-    if file.times is not None and file.times.zone is not None:
-        return file.times.zone
     if instruments is None:
         return "the zone of each instrument, or UTC where none is known"
     if file.symbol is not None:

@@ -171,7 +171,7 @@ def recognise_times(
         changes |= {"interval": step.interval, "interval_from": step.why}
         if known is not None and known.description.exact:
             pass
-        elif step.interval.by_calendar and (dates := _as_dates(times, reading, known)):
+        elif step.interval.by_calendar and (dates := _as_dates(times, reading, known, options)):
             changes["times"] = _with_zone(dates, options)
         elif reading.times.dates and not step.interval.by_calendar:
             raise UnrecognisedFile(f"bars of {step.interval} need a time of day, and the times are dates")
@@ -193,23 +193,23 @@ def _step(
     of_rows = symbols if file.symbol is None else None
     # A file for each day has no steps, but the vendor's days begin at midnight, at which no minute is traded.
     each_once = of_rows is not None and 1 < len(of_rows) == len(set(of_rows))
-    if named is None and each_once and _as_dates(reading.times, reading, known) is not None:
+    if named is None and each_once and _as_dates(reading.times, reading, known, options) is not None:
         return Step(Interval.D1, "one row a symbol, all of midnight")
     return interval_of(of_rows, reading.values, named)
 
 
-def _as_dates(times: Times, reading: Reading, known: Known | None) -> Times | None:
-    """The times as dates, when all are midnights: as they are written, or where the vendor is."""
+def _as_dates(times: Times, reading: Reading, known: Known | None, options: LoadOptions) -> Times | None:
+    """The times as dates, when all are midnights: as they are written, in the user's zone, or where the vendor is."""
     if reading.whole_days:
         return msgspec.structs.replace(times, dates=True)
-    zone = known.description.midnight if known else None
+    zone = options.timezone or (known.description.midnight if known else None)
     if zone is None or not times.are_instants or (Zone(zone).to_local(reading.values) % DAY_NS).any():
         return None
     return msgspec.structs.replace(times, dates=True, midnight=zone)
 
 
 def _with_zone(times: Times, options: LoadOptions) -> Times:
-    """The user's zone counts for dates and for times without an offset; without one the latter are UTC."""
+    """The user's zone counts for times without an offset; without one they are UTC."""
     if options.timezone is not None:
         Zone(options.timezone)
         return msgspec.structs.replace(times, zone=options.timezone)

@@ -28,7 +28,7 @@ from tapehouse.store.duckdb import catalog, hot, series
 from tapehouse.store.duckdb.catalog import Snapshot
 from tapehouse.store.failpoints import failpoint
 from tapehouse.store.faults import faults, translate
-from tapehouse.store.folder import ARCHIVE_FOLDERS, DATABASE, prepare_folder, sync
+from tapehouse.store.folder import ARCHIVE_FOLDERS, DATABASE, note_database, prepare_folder, sync
 from tapehouse.store.owner import Ownership
 
 log = logging.getLogger("tapehouse.store")
@@ -93,6 +93,7 @@ class Engine:
             self.sources = catalog.load_names(self.connection, "source")
             self.instruments = catalog.load_instruments(self.connection)
             self.snapshot: Snapshot = catalog.load_snapshot(self.connection)
+            note_database(self.folder)
         self.reader = FileReader(self.folder, lambda name: self.sources.ids[name])
         self.next_file_id = 1 + max((file.id for file in self.files()), default=0)
         self._check_files()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tapehouse.model import (
     MAX_TIME_NS,
     MIN_TIME_NS,
+    MINUTE_NS,
     Change,
     Commit,
     Instrument,
@@ -24,6 +27,7 @@ from tapehouse.model import (
     read_schema,
 )
 from tapehouse.store.aggregate import aggregate_by_reading
+from tapehouse.store.archive.columns import one_chunk
 from tapehouse.store.archive.spans import Dataset
 from tapehouse.store.base import (
     Aggregation,
@@ -47,7 +51,7 @@ from tapehouse.store.duckdb.versions import Judged
 from tapehouse.store.duckdb.writes import Writes, outcomes
 from tapehouse.store.faults import faults
 from tapehouse.store.owner import Owner
-from tapehouse.store.tables import check_interval, conform, conform_together
+from tapehouse.store.tables import check_interval, check_opening, check_zones, conform, conform_together
 
 log = logging.getLogger("tapehouse.store")
 
@@ -140,7 +144,11 @@ class DuckDBStore:
         batch: str | None,
     ) -> tuple[Commit, Judged | None]:
         check_order(on_conflict, prefer)
+        instruments = self._engine.instruments
+        check_opening(table, interval, instruments)
         with self._engine.writing, faults(f"write {kind}"):
+            if self._engine.instruments is not instruments:
+                check_opening(table, interval, self._engine.instruments)
             commit, change, judged = self._writes.write(
                 kind, table, interval=interval, on_conflict=on_conflict, prefer=prefer, batch=batch
             )
@@ -180,18 +188,30 @@ class DuckDBStore:
     ) -> pa.Table:
         """See `Store.latest`."""
         check_interval(kind, interval)
+        schema = read_schema(kind, columns)
         dataset, ids = Dataset(kind, interval), self._engine.symbols.ids
         names = self.symbols() if symbols is None else sorted({s for s in symbols if s in ids})
-        newest = []
-        for name in names:
-            extent = self._engine.series.get(dataset, ids[name])
-            if extent is not None:
-                selection = Selection(
-                    kind=kind, interval=interval, symbols=(name,), start=extent.last, end=extent.last + 1,
-                    columns=columns, limit=1, newest_first=True,
-                )  # fmt: skip
-                newest.append(self._reads.read(selection).table())
-        return pa.concat_tables(newest).unify_dictionaries() if newest else read_schema(kind, columns).empty_table()
+        lasts = {name: extent.last for name in names if (extent := self._engine.series.get(dataset, ids[name]))}
+        newest = [
+            _first_of_each(
+                self._reads.read(
+                    Selection(
+                        kind=kind,
+                        interval=interval,
+                        symbols=together,
+                        start=min(lasts[name] for name in together),
+                        end=max(lasts[name] for name in together) + 1,
+                        columns=tuple(dict.fromkeys(("symbol", *schema.names))),
+                        newest_first=True,
+                    )
+                ).table()
+            )
+            for together in _ending_together(lasts)
+        ]
+        if not newest:
+            return schema.empty_table()
+        rows = pa.concat_tables(newest).unify_dictionaries()
+        return rows.take(pc.sort_indices(rows["symbol"].cast(pa.string()))).select(schema.names)
 
     def aggregate(self, selection: Selection, edges: Edges, aggregation: Aggregation) -> pa.Table:
         """See `Store.aggregate`."""
@@ -283,6 +303,9 @@ class DuckDBStore:
     def put_instruments(self, instruments: Sequence[Instrument]) -> None:
         """See `KeepsInstruments.put_instruments`."""
         with self._engine.writing:
+            before = {known.pattern: known for known in self._engine.instruments}
+            after = before | {known.pattern: known for known in instruments}
+            check_zones(before.values(), after.values(), self.coverage(Kind.BARS))
             with self._engine.transaction("store instruments") as connection:
                 for instrument in instruments:
                     catalog.put_instrument(connection, instrument)
@@ -372,6 +395,20 @@ class Announcements:
                 listener(change)
             except Exception:  # whatever a listener does, the commit stands and the others must hear of it
                 log.exception("a listener failed on commit %d", change.commit)
+
+
+def _ending_together(lasts: Mapping[str, int]) -> Iterable[tuple[str, ...]]:
+    """The symbols by the minute of their last row: one read answers for all of a minute, and reads little more."""
+    together: dict[int, list[str]] = {}
+    for name, last in lasts.items():
+        together.setdefault(last // MINUTE_NS, []).append(name)
+    return map(tuple, together.values())
+
+
+def _first_of_each(rows: pa.Table) -> pa.Table:
+    """The first row of each symbol, of rows that are ordered by it."""
+    codes = one_chunk(rows["symbol"].unify_dictionaries()).indices.to_numpy()
+    return rows.take(pa.array(np.flatnonzero(np.diff(codes, prepend=-1))))
 
 
 def _commit(row: Sequence[Any]) -> Commit:

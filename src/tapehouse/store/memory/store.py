@@ -48,7 +48,14 @@ from tapehouse.store.memory.records import (
 )
 from tapehouse.store.memory.undoing import dataset_order, effect, summarised
 from tapehouse.store.met import met_of
-from tapehouse.store.tables import check_interval, check_selection, conform, conform_together
+from tapehouse.store.tables import (
+    check_interval,
+    check_opening,
+    check_selection,
+    check_zones,
+    conform,
+    conform_together,
+)
 
 Judged = dict[SeriesKey, dict[Identity, list[Written]]]
 """What becomes of each written row, by series and key."""
@@ -89,7 +96,8 @@ class MemoryStore:
         batch: str | None = None,
     ) -> Commit:
         """See `Store.write`."""
-        return self._write(kind, conform(kind, table, interval, source), interval, on_conflict, prefer, batch)[0]
+        conforming = conform(kind, table, interval, source)
+        return self._write(kind, conforming, interval, on_conflict, prefer, batch)[0]
 
     def write_together(
         self,
@@ -126,6 +134,7 @@ class MemoryStore:
         check_order(on_conflict, prefer)
         rows = to_rows(table)
         with self._writing:
+            check_opening(table, interval, self._instruments.values())
             with self._lock:
                 judged = self._judge(kind, interval, rows, on_conflict, prefer)
                 commit, change = self._store(kind, interval, judged, batch)
@@ -261,8 +270,10 @@ class MemoryStore:
 
     def put_instruments(self, instruments: Sequence[Instrument]) -> None:
         """See `KeepsInstruments.put_instruments`."""
-        with self._lock:
-            self._instruments |= {instrument.pattern: instrument for instrument in instruments}
+        with self._writing, self._lock:
+            after = self._instruments | {instrument.pattern: instrument for instrument in instruments}
+            check_zones(self._instruments.values(), after.values(), self.coverage(Kind.BARS))
+            self._instruments = after
 
     def documents(self, collection: str, keys: Sequence[str] | None = None) -> dict[str, bytes]:
         """See `KeepsDocuments.documents`."""

@@ -107,7 +107,7 @@ def test_a_sample_of_what_is_stored_keeps_to_its_rows(store: MemoryStore) -> Non
 def test_what_the_sample_has_room_for_is_looked_at_whole(store: MemoryStore) -> None:
     for name in "ABC":
         write(store, bars(symbol=name, count=4_000))
-        write(store, bars(symbol=name, count=4_000), Interval.M5)
+        write(store, bars(symbol=name, count=4_000), Interval.S5)
     found = list(assess(store, [ALL_DAY], Checks(sample_rows=24_000)))
     assert [each.tally.inspected for each in found] == [4_000] * 6
 

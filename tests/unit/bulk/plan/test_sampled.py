@@ -74,6 +74,7 @@ def test_midnights_of_instruments_that_a_plan_does_not_know_are_not_asked_for(tm
     (tmp_path / "KO.csv").write_text(HEAD + "".join(f"{day}T05:00:00Z,1,3,0.5,2,10\n" for day in DAYS))
     store = MemoryStore()
     york = Instrument(pattern="*", timezone="America/New_York")
+    store.put_instruments([york])
     report = bulk.load([tmp_path], store, quarantine_dir=tmp_path / "q", instruments=[york])
     assert report.totals.inserted == len(DAYS)
 

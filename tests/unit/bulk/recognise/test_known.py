@@ -54,7 +54,9 @@ def test_ones_own_are_read_from_the_settings_file(tmp_path: Path, monkeypatch: p
     Path("tapehouse.toml").write_text("formats = 5")
     with pytest.raises(InvalidSetting, match=r"headed \[\[formats\]\]"):
         own_descriptions()
-    (shown,) = [block for block in re.findall(r"```toml\n(.*?)```", GUIDE.read_text(), re.DOTALL) if "formats" in block]
+    shown, *_ = [
+        block for block in re.findall(r"```toml\n(.*?)```", GUIDE.read_text(), re.DOTALL) if "formats" in block
+    ]
     Path("tapehouse.toml").write_text("port = 1\n" + shown)
     (own,) = own_descriptions()
     assert own.name == "Broker X, end of day"
