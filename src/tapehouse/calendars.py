@@ -357,7 +357,8 @@ def at_midnight(times: np.ndarray, zone: str) -> np.ndarray:
     midnights = _midnights_between(_zone(zone), first, last)
     # A local midnight is at most a day away from that of UTC.
     near = np.clip(times // DAY_NS - first, 1, len(midnights) - 2)
-    return (midnights[near - 1] == times) | (midnights[near] == times) | (midnights[near + 1] == times)
+    at: np.ndarray = (midnights[near - 1] == times) | (midnights[near] == times) | (midnights[near + 1] == times)
+    return at
 
 
 def _zone(name: str) -> ZoneInfo:

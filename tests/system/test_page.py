@@ -410,6 +410,43 @@ def test_a_symbol_that_is_not_there_is_named(page: Page, loaded: Any) -> None:
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize(
+    ("said", "title", "detail"),
+    [
+        ("interval=zzz&from=x&to=2024", "Not understood:", "interval=zzz, from=x, to=2024 of the address."),
+        (
+            "interval=1d&from=2013-01-01&to=2012-01-01",
+            "Not understood:",
+            "from=2013-01-01, to=2012-01-01 of the address.",
+        ),
+        ("interval=1m", "No 1m bars of AAPL.", "These are others."),
+        ("interval=1d&from=1900-01-01&to=2100-01-01", "Too long for this interval.", "This is a part of it."),
+    ],
+)
+def test_what_an_address_says_in_vain_is_told(page: Page, loaded: Any, said: str, title: str, detail: str) -> None:
+    page.show(loaded, "AAPL", said)
+    page.until("the notice", lambda: page.seen("#notice"))
+    assert (page.text("#notice-title"), page.text("#notice-detail")) == (title, detail)
+
+
+@pytest.mark.browser
+def test_on_a_narrow_screen_the_interval_on_show_is_in_sight(page: Page, loaded: Any) -> None:
+    page.emulate(size=SMALLEST)
+    page.show(loaded, "MINS", "interval=1mo")
+    for place in ("[aria-checked=true]", ".on-show"):
+        row, button = (
+            page.run(f"return document.querySelector('{q}').getBoundingClientRect().toJSON()")
+            for q in (
+                "#intervals",
+                f"#intervals {place}",
+            )
+        )
+        assert row["left"] <= button["left"] < button["right"] <= row["right"]
+        page.press("0")
+        page.settled()
+
+
+@pytest.mark.browser
 def test_dark_and_light_follow_the_system_until_told(page: Page, loaded: Any) -> None:
     def background() -> str:
         return str(page.run("return getComputedStyle(document.body).backgroundColor"))

@@ -228,7 +228,7 @@ def test_instruments_are_put_at_the_start(make_server: MakesServer) -> None:
 def test_it_compacts_by_itself(make_server: MakesServer) -> None:
     server = make_server("--compact-interval-s", "0.2")
     server.start()
-    post(server, bars("AAPL", [float(i + 2) for i in range(1_000)], first=1_500_000_000 * 10**9))
+    post(server, bars("AAPL", [float(i + 2) for i in range(1_000)], first=1_499_990_400 * 10**9))
 
     until(
         "a compaction",

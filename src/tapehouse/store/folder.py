@@ -92,8 +92,8 @@ def read_format(folder: Path) -> int | None:
         raise StoreDamaged(f"{folder / FORMAT_FILE} does not hold a format number: {text[:80]!r}") from exc
     if had_database and not (folder / DATABASE).exists():
         raise StoreDamaged(
-            f"{folder} has lost {DATABASE}, which held the newest rows and says what the archive files are: bring it back "
-            "from a backup. Nothing was changed; other tools can read the files of the archive",
+            f"{folder} has lost {DATABASE}, which held the newest rows and says what the archive files are: bring it "
+            "back from a backup. Nothing was changed; other tools can read the files of the archive",
             folder=str(folder),
         )
     return number

@@ -51,6 +51,33 @@ def test_only_a_client_with_more_is_crowded_out() -> None:
     assert len(turns) == 1
 
 
+def test_short_calls_rarely_run_beside_each_other_and_do_not_wait_for_a_long_one() -> None:
+    lane = Lane("query", 2)
+    running, beside, lock = 0, 0, threading.Lock()
+
+    def short() -> None:
+        nonlocal running, beside
+        with lock:
+            running += 1
+            beside += running > 1
+        time.sleep(0.0001)
+        with lock:
+            running -= 1
+
+    try:
+        for call in [lane.submit(short) for _ in range(100)]:
+            call.result(PATIENCE_S)
+        assert beside < 50
+        gate = threading.Event()
+        long = lane.submit(lambda: gate.wait(PATIENCE_S))
+        lane.submit(short).result(PATIENCE_S)
+        assert not long.done()
+        gate.set()
+        assert long.result(PATIENCE_S)
+    finally:
+        lane.close()
+
+
 @given(st.lists(st.sampled_from("abcd"), max_size=40))
 def test_each_client_is_served_in_its_own_order_and_never_twice_in_a_row_while_others_wait(clients: list[str]) -> None:
     turns: Turns[tuple[str, int]] = Turns()

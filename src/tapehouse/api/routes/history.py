@@ -22,13 +22,14 @@ from tapehouse.api.formats import ROWS_DOCUMENTED, answer_list
 from tapehouse.api.keys import Scope
 from tapehouse.api.problems import documented
 from tapehouse.api.routes import parameters as given
+from tapehouse.api.routes.direct import Direct
 from tapehouse.api.security import needs
 from tapehouse.errors import InvalidRequest, LimitExceeded, NotFound
 from tapehouse.model import Commit, Kind, check_symbol
 from tapehouse.query.base import COMMIT_NUMBERS_END, Coverage
 from tapehouse.store.base import Capability, Series
 
-router = APIRouter(prefix="/v1", tags=["history"], dependencies=[needs(Scope.READ)])
+router = APIRouter(prefix="/v1", tags=["history"], dependencies=[needs(Scope.READ)], route_class=Direct)
 
 _CLOCK_STEP_NS = 60_000_000_000
 """A clock may be set back by so much, and then write commits before a time that has passed already."""

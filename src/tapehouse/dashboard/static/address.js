@@ -3,16 +3,15 @@
 import { address, parseAddress } from "./format.js";
 import { INTERVALS } from "./data/intervals.js";
 
-/** `{symbol, mode, range}` of the address bar; null for what it does not say, or not sensibly. */
+/** `{symbol, mode, range}` of the address bar; null for what it does not say, or not sensibly: that is in `unread`. */
 export function read() {
   const said = new URLSearchParams(location.hash.slice(1));
   const [from, to] = [said.get("from"), said.get("to")].map((text) => (text ? parseAddress(text) : null));
   const interval = said.get("interval");
-  return {
-    symbol: said.get("symbol"),
-    mode: interval === "auto" || INTERVALS.includes(interval) ? interval : null,
-    range: from !== null && to !== null && from < to ? { from, to } : null,
-  };
+  const mode = interval === "auto" || INTERVALS.includes(interval) ? interval : null;
+  const range = from !== null && to !== null && from < to ? { from, to } : null;
+  const unread = [mode ? [] : ["interval"], range ? [] : ["from", "to"]].flat().filter((name) => said.has(name));
+  return { symbol: said.get("symbol"), mode, range, unread: unread.map((name) => `${name}=${said.get(name)}`) };
 }
 
 /** Put the view into the address bar; another symbol is a step that Back undoes. */

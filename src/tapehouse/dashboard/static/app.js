@@ -135,13 +135,16 @@ async function show({ symbol, mode = view.mode, range }) {
   await Promise.all([view.show({ symbol, series, zone, mode: possible, range }), guard(loadCoverage)]);
 }
 
-function showAddressed() {
+async function showAddressed() {
   const said = address.read();
   const symbol = symbols.has(said.symbol) ? said.symbol : symbols.keys().next().value;
-  if (symbol === undefined) return null;
-  const shown = show({ symbol, mode: said.mode ?? "auto", range: said.symbol === symbol ? said.range : null });
+  if (symbol === undefined) return;
+  const range = said.symbol === symbol ? said.range : null;
+  await show({ symbol, mode: said.mode ?? "auto", range });
   if (said.symbol && said.symbol !== symbol) notice.tell("No such symbol:", `nothing is stored of ${said.symbol}.`);
-  return shown;
+  else if (said.unread.length > 0) notice.tell("Not understood:", `${said.unread.join(", ")} of the address.`);
+  else if (said.mode && said.mode !== view.mode) notice.tell(`No ${said.mode} bars of ${symbol}.`, "These are others.");
+  else if (range && view.narrowed) notice.tell("Too long for this interval.", "This is a part of it.");
 }
 
 function choose(mode) {

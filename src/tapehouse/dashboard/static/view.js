@@ -28,6 +28,7 @@ export class View extends EventTarget {
   zone = "UTC";
   mode = AUTO;
   window = null;
+  narrowed = false; // whether what is on show is only a part of the span that was asked for
 
   #history;
   #chart;
@@ -112,6 +113,7 @@ export class View extends EventTarget {
     this.#abandon();
     if (!interval) return this.#placeNothing();
     const range = asked && this.#bearable(interval, asked);
+    this.narrowed = Boolean(range) && range.to - range.from < asked.to - asked.from;
     const { signal } = this.#opening;
     await this.#working(async () => {
       const bars = this.#pageBars(interval, range);

@@ -41,8 +41,10 @@ export class IntervalChoice {
       button.tabIndex = name === mode ? 0 : -1;
       button.classList.toggle("on-show", mode === "auto" && name === interval);
     }
-    const chosen = this.#buttons.get(mode);
-    chosen.parentElement.scrollLeft = chosen.offsetLeft - chosen.parentElement.clientWidth / 2;
+    // On a narrow screen the row is longer than the screen.
+    const seen = this.#buttons.get(mode === "auto" && interval ? interval : mode);
+    const row = seen.parentElement;
+    row.scrollLeft = seen.offsetLeft - (row.clientWidth - seen.offsetWidth) / 2;
   }
 
   /** Whether that one can be chosen now. */
