@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -36,6 +37,7 @@ _TICKS = ("price", "size", "bid", "bid_size", "ask", "ask_size", "side", "exchan
 _COLUMNS = ("source", "timestamp", *_PRICES, *_TICKS)
 """By their numbers in the formula: new ones go to the end."""
 _NOT_HASHED = {"symbol", "source", "ordinal"}
+_HASHED = {kind: tuple(name for name in schema.names if name not in _NOT_HASHED) for kind, schema in SCHEMAS.items()}
 _32 = np.uint64(32)
 
 
@@ -87,6 +89,8 @@ def sums_of(kind: Kind, table: pa.Table | pa.RecordBatch, source: str | None = N
 
 def by_symbol(symbols: pa.DictionaryArray, hashes: np.ndarray, rows: np.ndarray | None = None) -> Sums:
     """Hashes summed for each symbol; `rows` says how many rows each stands for."""
+    if len(symbols.dictionary) == 1 and rows is None:
+        return {symbols.dictionary[0].as_py(): Sum(len(symbols), int(hashes.sum()))} if len(symbols) else {}
     codes = symbols.indices.to_numpy()
     starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
     counts = np.ones(len(codes), np.int64) if rows is None else rows
@@ -105,15 +109,17 @@ def keys_of(hashes: np.ndarray, symbols: pa.DictionaryArray) -> np.ndarray:
 def hashes_of(kind: Kind, batch: pa.RecordBatch, source: str | None = None) -> np.ndarray:
     """The hash of each row, as uint64."""
     start, columns = 0, []
-    for name in [field.name for field in SCHEMAS[kind] if field.name not in _NOT_HASHED]:
-        if name not in batch.schema.names or batch.column(name).null_count == batch.num_rows:
+    given = dict(zip(batch.schema.names, batch.columns, strict=True))
+    for name in _HASHED[kind]:
+        column = given.get(name)
+        if column is None or column.null_count == batch.num_rows:
             start += _term(name, int(NULL))
         else:
-            columns.append((_K[name], _words(batch.column(name))))
+            columns.append((_K[name], _words(column)))
     if source is None:
-        columns.append((_K["source"], _words(batch.column("source"))))
+        columns.append((_K["source"], _words(given["source"])))
     else:
-        start += _term("source", int(_texts(pa.array([source]))[0]))
+        start += _of_source(source)
     hashes = np.full(batch.num_rows, start % 2**64, np.uint64)
     scratch = np.empty((2, BLOCK_ROWS), np.uint64)
     for first in range(0, batch.num_rows, BLOCK_ROWS):
@@ -140,6 +146,11 @@ def _batches(table: pa.Table | pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     yield from [table] if isinstance(table, pa.RecordBatch) else table.to_batches()
 
 
+@lru_cache(maxsize=1_024)
+def _of_source(source: str) -> int:
+    return _term("source", int(_texts(pa.array([source]))[0]))
+
+
 def _term(column: str, word: int) -> int:
     return int(_K[column]) * (word ^ (word >> 32))
 
@@ -159,7 +170,8 @@ def _words(column: pa.Array) -> np.ndarray:
             return np.asarray(column.to_numpy())
         words = (column.fill_null(0.0).to_numpy() + 0.0).view(np.uint64)
     else:
-        words = column.view(pa.int64()).fill_null(0).to_numpy().view(np.uint64)
+        whole = column.view(pa.int64())
+        words = (whole.fill_null(0) if column.null_count else whole).to_numpy().view(np.uint64)
     return words if column.null_count == 0 else np.where(column.is_null().to_numpy(zero_copy_only=False), NULL, words)
 
 
