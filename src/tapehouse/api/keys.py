@@ -128,6 +128,8 @@ class Keys:
 
     def remove(self, name: str) -> None:
         """Forget a key, durable when it returns; raises `NotFound` when there is none of that name."""
+        if not self.path.exists():  # and nothing is made of it
+            raise NotFound(f"there is no key {name!r}: there is no {self.path}", name=name)
         with self._writing() as keys:
             kept = [key for key in keys if key.name != name]
             if len(kept) == len(keys):

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from tapehouse.bulk.base import LoadOptions, LoadReport, OnProgress, RecognisedFile
 from tapehouse.bulk.certificate import certificate_of
 from tapehouse.bulk.checks import assess, inspector, record
 from tapehouse.bulk.checks.base import Assessment, Checks, Inspector, Quality, Severity, Validate
+from tapehouse.bulk.checks.inspection import shares
 from tapehouse.bulk.load import load
 from tapehouse.bulk.plan import plan, survey
 from tapehouse.errors import NotSupported
@@ -87,19 +89,33 @@ def _anew(store: Any, instruments: Sequence[Instrument], checks: Checks, report:
 
     Which they are, its certificate says; without one, only what the last run saw is known.
     """
-    series: dict[tuple[Kind, Interval | None], list[str]] = {}
+    for (kind, interval), rows in _certified(store, report).items():
+        yield from assess(store, instruments, checks, kind=kind, symbols=list(rows), interval=interval)
+
+
+def _certified(store: Any, report: LoadReport) -> dict[tuple[Kind, Interval | None], dict[str, int]]:
+    """The symbols of all runs of a load, and the good rows of each, by kind and interval."""
+    series: dict[tuple[Kind, Interval | None], dict[str, int]] = {}
     for each in certificate_of(store, report.batch).series if report.certificate is not None else ():
-        series.setdefault((each.kind, each.interval), []).append(each.symbol)
-    for (kind, interval), symbols in series.items():
-        yield from assess(store, instruments, checks, kind=kind, symbols=symbols, interval=interval)
+        series.setdefault((each.kind, each.interval), {})[each.symbol] = each.rows
+    return series
 
 
 def _keep(
     store: Any, looking: Inspector, report: LoadReport, anew: Callable[[], Iterable[Quality]] | None = None
 ) -> None:
+    # The inspector shares out bad rows of files of many symbols among those that it saw: not all, after a resume.
+    certified = {} if anew is None else _certified(store, report)
     for each in report.files:
-        if each.counts.quarantined and each.file.kind is not None:
-            looking.quarantined(each.file.kind, each.file.interval, each.counts.quarantined, each.file.symbol)
+        kind, interval, bad = each.file.kind, each.file.interval, each.counts.quarantined
+        if not bad or kind is None:
+            continue
+        rows = certified.get((kind, interval)) if each.file.symbol is None else None
+        if rows is None:
+            looking.quarantined(kind, interval, bad, each.file.symbol)
+        else:
+            for symbol, share in zip(rows, shares(bad, np.array(list(rows.values()))).tolist(), strict=True):
+                looking.quarantined(kind, interval, share, symbol)
     looks = looking.finish(batch=report.batch, commit=report.head)
     kept = record(store, looks)
     if anew is not None:

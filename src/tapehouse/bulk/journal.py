@@ -50,6 +50,10 @@ class Unchanged(msgspec.Struct, kw_only=True):
     """How many of them this load itself had brought before."""
 
 
+FORMAT = 1
+"""Raised whenever an older program would read what is written down of a load in another sense."""
+
+
 class LoadProgress(msgspec.Struct, kw_only=True):
     """A load. Times are UTC nanoseconds. A `running` one of which this process knows nothing was killed."""
 
@@ -63,6 +67,7 @@ class LoadProgress(msgspec.Struct, kw_only=True):
     block_bytes: int
     quarantine: list[str] = []
     """Files that were in the load's quarantine folder when it began: another load's of the same name."""
+    format: int = FORMAT
 
 
 class Unsettled(msgspec.Struct, kw_only=True):
@@ -175,7 +180,10 @@ def documents_of(store: Any) -> KeepsDocuments | None:
 def _read(document: bytes, type_: type[Known], batch: str) -> Known:
     """What was written down of a load; `NotSupported` when another version did, so that this one cannot go on."""
     try:
-        return msgspec.json.decode(document, type=type_)
+        found = msgspec.json.decode(document, type=type_)
+        if isinstance(found, LoadProgress) and found.format > FORMAT:
+            raise msgspec.ValidationError(f"its format is {found.format}, and {FORMAT} is the newest known here")
+        return found
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise NotSupported(
             f"what the store keeps of load {batch} cannot be read by this version ({exc}), and it cannot be resumed; "

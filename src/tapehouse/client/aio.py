@@ -401,7 +401,7 @@ class AsyncClient:
                     self._backend = AsyncShell(reached)
                 else:
                     self._backend = AsyncLocal(reached)
-                    weakref.finalize(self, reached.close)
+                    weakref.finalize(self, reached.abandon)
             return self._backend
 
     async def _run(self, operation: Operation[T]) -> T:

@@ -67,7 +67,7 @@ class Client:
         folder when it is not there."""
         reached = reach(where, key=key, timeout_s=timeout_s, create=create)
         self._backend = Shell(reached) if isinstance(reached, Server) else reached
-        self._finalizer = weakref.finalize(self, self._backend.close)
+        self._finalizer = weakref.finalize(self, self._backend.abandon)
 
     @overload
     def bars(
@@ -491,7 +491,8 @@ class Client:
 
     def close(self) -> None:
         """Close the connections, or the folder; idempotent."""
-        self._finalizer()
+        self._finalizer.detach()
+        self._backend.close()
 
     def __enter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ import asyncio
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, closing, contextmanager
 from pathlib import Path
@@ -50,6 +51,27 @@ class _Opened(msgspec.Struct):
 
 _opened: dict[str, _Opened] = {}
 _lock = threading.Lock()
+_abandoned: deque[Local] = deque()
+"""What was collected while somebody had the lock, maybe the same thread."""
+
+
+@contextmanager
+def _exclusively() -> Iterator[None]:
+    try:
+        with _lock:
+            yield
+    finally:
+        _let_go()
+
+
+def _let_go() -> None:
+    """Close what was abandoned, unless somebody has the lock: they do it after."""
+    while _abandoned and _lock.acquire(blocking=False):
+        try:
+            if _abandoned:
+                _abandoned.popleft().release()
+        finally:
+            _lock.release()
 
 
 def reach(
@@ -90,7 +112,7 @@ def _reach_folder(folder: Path, *, timeout_s: float, create: bool) -> Server | L
         missing.add_note("create=True, or `tapehouse load`, makes a store of it")
         raise missing
     url = f"{EMBEDDED}{folder.resolve()}"
-    with _lock:
+    with _exclusively():
         known = url in _opened
     if known:
         return Local(url, shared=True)
@@ -130,7 +152,7 @@ class Local:
     def __init__(self, url: str, *, shared: bool) -> None:
         """`url` names the store. A shared one is known to the process by it, so its path has to be absolute."""
         self._name = url if shared else f"{url}#{id(self)}"
-        with _lock:
+        with _exclusively():
             opened = _opened.get(self._name) or _opened.setdefault(self._name, _open(url))
             opened.users += 1
         self._held: _Opened | None = opened
@@ -183,14 +205,24 @@ class Local:
 
     def close(self) -> None:
         """Let go; the last one closes the store. Idempotent."""
-        with _lock:
-            held, self._held = self._held, None
-            if held is None:
-                return
-            held.users -= 1
-            if held.users == 0:
-                del _opened[self._name]
-                cast(Closes, held.store).close()
+        with _exclusively():
+            self.release()
+
+    def abandon(self) -> None:
+        """The same for a client that is collected. The collector runs in the midst of anything, also of an opening in
+        this thread, and so must not wait for it."""
+        _abandoned.append(self)
+        _let_go()
+
+    def release(self) -> None:
+        """What closing does; the caller has the lock."""
+        held, self._held = self._held, None
+        if held is None:
+            return
+        held.users -= 1
+        if held.users == 0:
+            del _opened[self._name]
+            cast(Closes, held.store).close()
 
     def _hold(self) -> _Opened:
         if self._held is None:

@@ -139,6 +139,9 @@ class Shell:
         """Close the connections; idempotent."""
         self._http.close()
 
+    abandon = close
+    """What a client that is collected calls: nothing is waited for."""
+
     @contextmanager
     def _answered(self, request: Outgoing) -> Iterator[httpx.Response]:
         attempt = 1

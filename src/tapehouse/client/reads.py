@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, TypedDict
 
@@ -222,9 +222,13 @@ def listed(symbols: Symbols) -> tuple[str, ...] | None:
     """The symbols as a tuple; None stands for all. An empty list is an error: it would mean all over HTTP."""
     if symbols is None or isinstance(symbols, str):
         return None if symbols is None else (symbols,)
-    if not symbols:
+    names = tuple(symbols) if isinstance(symbols, Iterable) else (symbols,)
+    if not all(isinstance(name, str) for name in names):
+        shown = f"{symbols!r:.60}"
+        raise InvalidRequest(f"symbols are a name or a list of names, as text, not {shown}; None asks for all")
+    if not names:
         raise InvalidRequest("the list of symbols is empty; None asks for all")
-    return tuple(symbols)
+    return names
 
 
 def bound(value: Time | None, name: str) -> Bound | None:

@@ -34,7 +34,7 @@ FORMAT = 3
 DATABASE = "tapehouse.duckdb"
 FORMAT_FILE = "format.json"
 ARCHIVE_FOLDERS = ("archive", "history")
-_BEFORE_A_STORE = {"owner.lock", "tapehouse.sock", "keys.json", "tapehouse.toml"}
+_BEFORE_A_STORE = {"owner.lock", "tapehouse.sock", "keys.json", "keys.json.lock", "tapehouse.toml"}
 """What may be in a folder before there is a store."""
 
 Upgrade = tuple[tuple[str, ...], Callable[[Path], None]]

@@ -80,6 +80,22 @@ def test_a_load_that_was_resumed_has_grades_of_all_that_it_stored(tmp_path: Path
     assert sum(report.grades.values()) == 2
 
 
+def test_bad_rows_of_a_load_that_was_resumed_are_shared_out_among_the_symbols_of_all_its_runs(tmp_path: Path) -> None:
+    head, *lines = spiked_late().decode().splitlines(keepends=True)
+    second = [line.replace("A,", "B,") for line in lines[ROWS // 2 :]]
+    (tmp_path / "trades.csv").write_text("".join([head, *lines[: ROWS // 2], *second, *["bad row\n"] * 10]))
+    store, options = FailsLater(2), LoadOptions(kind=Kind.TRADES, block_bytes=1 << 16, batch_rows=20_000, retries=0)
+    with pytest.raises(StoreFull):
+        load_checked([tmp_path / "trades.csv"], store, options, quarantine_dir=tmp_path / "quarantine")
+    again = structs.replace(options, resume=NEWEST)
+    report = load_checked([tmp_path / "trades.csv"], store, again, quarantine_dir=tmp_path / "quarantine")
+    assert report.totals.quarantined == 10
+    assert [(each.symbol, each.tally.rows, each.tally.quarantined) for each in kept(store)] == [
+        ("A", ROWS // 2, 5),
+        ("B", ROWS // 2, 5),
+    ]
+
+
 class FailsLater(MemoryStore):
     """Has room for so many writes; then once for none, and after that for all."""
 

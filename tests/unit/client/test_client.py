@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +15,11 @@ import pyarrow as pa
 import pytest
 from tests.unit.client.conftest import DAY_NS, JAN_2_NS, bars
 
-from tapehouse import Conflict, InvalidData, InvalidRequest, Kind, NotFound, TapehouseError
+from tapehouse import Client, Conflict, InvalidData, InvalidRequest, Kind, NotFound, TapehouseError
+from tapehouse.client import embedded
 from tapehouse.errors import InvalidTime, InvalidToken, UnknownColumn, UnknownInterval
 from tapehouse.model import Instrument, Interval
+from tapehouse.store.duckdb import DuckDBStore
 
 JAN_3 = "2024-01-03"
 
@@ -296,3 +301,31 @@ def test_errors_are_the_same_everywhere(client: Any) -> None:
         assert isinstance(caught.value, TapehouseError), number
     assert client.bars("AAPL").height == 3  # and nothing else happened
     assert [commit.number for commit in client.commits()] == [1]
+
+
+@pytest.mark.parametrize("wrong", [5, [5], ["AAPL", None], True, [b"AAPL"]])
+def test_symbols_that_are_no_names_are_refused(client: Any, wrong: Any) -> None:
+    with pytest.raises(
+        InvalidRequest, match=r"symbols are a name or a list of names, as text, not .*None asks for all"
+    ):
+        client.bars(wrong)
+
+
+def test_a_client_that_is_collected_while_another_opens_does_not_keep_it_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The collector runs where it likes: here in the midst of an opening, which has the lock that a close wants."""
+    left = [Client(tmp_path / "left", create=True)]
+    opens = embedded._open
+
+    def collected_meanwhile(url: str) -> Any:
+        left.clear()
+        gc.collect()
+        return opens(url)
+
+    monkeypatch.setattr(embedded, "_open", collected_meanwhile)
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(Client, tmp_path / "other", create=True).result(timeout=20)
+    other.close()
+    assert not [name for name in embedded._opened if str(tmp_path) in name]
+    DuckDBStore(tmp_path / "left").close()

@@ -52,6 +52,15 @@ def inspector(
     return _Inspector(Calendars(instruments), sample)
 
 
+def shares(total: int, rows: np.ndarray) -> np.ndarray:
+    """A number of rows shared out by those that each series has, whole ones (the largest remainders get one more)."""
+    weights = rows.astype(np.float64) + 1e-9
+    exact = total * weights / weights.sum()
+    whole: np.ndarray = np.floor(exact).astype(np.int64)
+    whole[np.argsort(whole - exact, kind="stable")[: total - int(whole.sum())]] += 1
+    return whole
+
+
 def span_nanos(interval: Interval | None) -> int | None:
     """The time that is inspected as a whole or not at all: hours of ticks, days of seconds, weeks of minutes; None: all
     rows of a symbol together."""
@@ -313,12 +322,7 @@ class _Stream:
         """Bad rows of which nobody knows whose they are, by the rows of each series (largest remainders first)."""
         if not self._unplaced or not self._names:
             return
-        rows = self._memory.counts("rows").astype(np.float64) + 1e-9
-        exact = self._unplaced * rows / rows.sum()
-        whole = np.floor(exact).astype(np.int64)
-        rest = self._unplaced - int(whole.sum())
-        whole[np.argsort(whole - exact, kind="stable")[:rest]] += 1
-        self._memory.counts("quarantined")[:] += whole
+        self._memory.counts("quarantined")[:] += shares(self._unplaced, self._memory.counts("rows"))
 
     def _look(self, number: int, batch: str | None, commit: int) -> Look:
         symbol, counts = self._names[number], self._memory.counts

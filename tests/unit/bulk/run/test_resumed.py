@@ -275,8 +275,11 @@ def quarantined_of(file: FileReport) -> list[str]:
     return [] if file.quarantine is None else Path(file.quarantine).read_text().splitlines()[1:]
 
 
+NEWER = b'{"batch":"b","state":"running","started":1,"updated":1,"first":0,"files":[],"block_bytes":1,"format":99}'
+
+
 @pytest.mark.parametrize("key", ["", "file", "load"])
-@pytest.mark.parametrize("document", [b"{}", b'{"batch": 1', b"\xff"])
+@pytest.mark.parametrize("document", [b"{}", b'{"batch": 1', b"\xff", NEWER])
 def test_what_another_version_wrote_down_is_not_gone_on_with(key: str, document: bytes, tmp_path: Path) -> None:
     files = [write(tmp_path / "in", "a.csv", LONG, WIDE)]
     store = interrupted(files, 3, tmp_path / "q")
