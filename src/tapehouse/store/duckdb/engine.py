@@ -329,7 +329,7 @@ class Engine:
     def _mostly_free(self) -> bool:
         # DuckDB cuts free blocks off its file's end only, and one block in use there keeps all before it.
         used, free = self._blocks()
-        return free >= SHRINK_BLOCKS and used * 4 <= free
+        return free >= SHRINK_BLOCKS and used <= free
 
     def _blocks(self) -> tuple[int, int]:
         query = "SELECT used_blocks, free_blocks FROM pragma_database_size() WHERE database_name = ?"
