@@ -243,6 +243,7 @@ def test_reads_do_not_wait_behind_writes(serve: Serve, store: DuckDBStore) -> No
         eventually(lambda: metric(client, "tapehouse_pending_queries") == 2)
         assert client.get(SMALL).status_code == 200
         assert client.get("/readyz").status_code == 200
+        blocking.go_on.set()
 
 
 def test_readiness_does_not_wait_behind_reads(serve: Serve, store: DuckDBStore) -> None:
