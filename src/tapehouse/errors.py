@@ -29,6 +29,11 @@
     │   ├── StoreFull           no space left; nothing was half-written
     │   ├── StoreTooNew         written by a newer version
     │   └── StoreDamaged
+    ├── LogError                the log of live data
+    │   ├── LogFull             no room; nothing was taken
+    │   ├── LogLocked           another process has it
+    │   ├── LogDamaged
+    │   └── Unsettled           nobody knows yet whether it was taken; sending it again with its sequence is safe
     ├── InvalidSetting          an unknown or impossible setting stops the start
     ├── MissingExtra            an optional driver is not installed
     └── NotSupported            this backend declared that it cannot do it
@@ -184,6 +189,33 @@ class StoreTooNew(StoreError):
 
 class StoreDamaged(StoreError):
     code = "store_damaged"
+
+
+class LogError(TapehouseError):
+    code = "log_error"
+    status = 500
+
+
+class LogFull(LogError):
+    code = "log_full"
+    status = 503
+    retryable = True
+
+
+class LogLocked(LogError):
+    code = "log_locked"
+    status = 503
+    retryable = True
+
+
+class LogDamaged(LogError):
+    code = "log_damaged"
+
+
+class Unsettled(LogError):
+    code = "unsettled"
+    status = 503
+    retryable = True
 
 
 class InvalidSetting(TapehouseError):

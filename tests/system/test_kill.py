@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 from tests.system import history
+from tests.unit.bus import test_sqlite
 
+from tapehouse.failpoints import ENVIRONMENT
 from tapehouse.store.duckdb import DuckDBStore
-from tapehouse.store.failpoints import ENVIRONMENT
 from tapehouse.store.memory import MemoryStore
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "src" / "tapehouse"
-ELSEWHERE = {"folder.upgrade.copied", "folder.upgrade.stepped"}
-"""Failpoints that no life of a store passes: tests/unit/store/test_folder.py kills there."""
+ELSEWHERE = {"folder.upgrade.copied", "folder.upgrade.stepped", *test_sqlite.FAILPOINTS}
+"""Failpoints that no life of a store passes: tests/unit/store/test_folder.py and tests/unit/bus kill there."""
 
 
 def failpoints() -> list[str]:
@@ -100,8 +101,8 @@ def test_a_killed_store_comes_back_whole(name: str, nth: int, tmp_path: Path) ->
 def test_a_failure_in_between_changes_nothing(
     name: str, action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from tapehouse import failpoints as armed
     from tapehouse.errors import StoreError, StoreFull
-    from tapehouse.store import failpoints as armed
 
     store = DuckDBStore(tmp_path / "data")
     for step in history.STEPS[:5]:

@@ -20,10 +20,10 @@ import pytest
 from tapehouse.bulk import LoadReport, journal
 from tapehouse.bulk.base import NEWEST
 from tapehouse.bulk.certificate import certify
+from tapehouse.failpoints import ENVIRONMENT
 from tapehouse.model import Interval, Kind
 from tapehouse.store.base import Selection
 from tapehouse.store.duckdb import DuckDBStore
-from tapehouse.store.failpoints import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 HEADERS = {"bars": "timestamp,open,high,low,close,volume", "trades": "timestamp,price,size"}

@@ -23,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tapehouse.errors import StoreDamaged, StoreTooNew
-from tapehouse.store.failpoints import failpoint
+from tapehouse.failpoints import failpoint
 from tapehouse.store.faults import faults
 
 log = logging.getLogger("tapehouse.store")

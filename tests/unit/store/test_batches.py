@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from tests.contract.stores import T0, D, M, bar, bars, closes, write
 
+from tapehouse import failpoints
 from tapehouse.errors import Conflict, StoreError, StoreFull
 from tapehouse.model import Interval, Kind
-from tapehouse.store import failpoints
 from tapehouse.store.duckdb import DuckDBStore, batches, compactor, reads
 
 SYMBOLS = ("A", "B", "C", "D")

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tapehouse import failpoints
 from tapehouse.errors import StoreDamaged, StoreError, StoreFull
 from tapehouse.model import MINUTE_NS, TIMESTAMP, Instrument, Interval, Kind
-from tapehouse.store import failpoints
 from tapehouse.store.archive.pins import Pins
 from tapehouse.store.base import Selection
 from tapehouse.store.duckdb import DuckDBStore, compactor, engine

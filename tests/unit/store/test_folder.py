@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tapehouse.errors import InvalidSetting, StoreDamaged, StoreLocked, StoreReadOnly, StoreTooNew
+from tapehouse.failpoints import ENVIRONMENT
 from tapehouse.store.duckdb import DuckDBStore
-from tapehouse.store.failpoints import ENVIRONMENT
 from tapehouse.store.folder import FORMAT_FILE, prepare_folder, read_format, write_format
 from tapehouse.store.owner import LOCK_FILE, Ownership, find_owner, socket_path
 

@@ -23,10 +23,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tapehouse.errors import StoreDamaged
+from tapehouse.failpoints import failpoint
 from tapehouse.model import SCHEMAS, TIMESTAMP, Kind
 from tapehouse.store.archive.columns import one_chunk, rows_within, to_decimal, to_float
 from tapehouse.store.archive.spans import Dataset
-from tapehouse.store.failpoints import failpoint
 from tapehouse.store.folder import make_folders, sync
 
 SYMBOLS_PER_FILE = 32

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from tapehouse.errors import Conflict, NotFound
+from tapehouse.failpoints import failpoint
 from tapehouse.model import (
     MAX_TIME_NS,
     MIN_TIME_NS,
@@ -33,7 +34,6 @@ from tapehouse.store.duckdb.reads import ROWS_PER_HOT_QUERY, ROWS_PER_RUN, Found
 from tapehouse.store.duckdb.series import Extent
 from tapehouse.store.duckdb.versions import EXAMPLES, Undoing, effect, version_columns
 from tapehouse.store.duckdb.writes import Writes, time_ranges
-from tapehouse.store.failpoints import failpoint
 from tapehouse.store.hiding import Runs, Undo, latest_undos
 from tapehouse.store.tables import check_interval
 

@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 
 from tapehouse.errors import StoreDamaged
+from tapehouse.failpoints import failpoint
 from tapehouse.model import Commit, Instrument, Interval, Kind
 from tapehouse.store.archive.files import ArchiveFile, Footer, value_fields
 from tapehouse.store.archive.spans import Dataset
-from tapehouse.store.failpoints import failpoint
 from tapehouse.store.hiding import Delete, Entry, Runs, Undo
 
 _SQL_TYPES = {pa.float64(): "DOUBLE", pa.int64(): "BIGINT", pa.int32(): "INTEGER", pa.string(): "VARCHAR"}

@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from tapehouse.errors import StoreError
+from tapehouse.failpoints import failpoint
 from tapehouse.store.archive.files import (
     SYMBOLS_PER_FILE,
     ArchiveFile,
@@ -38,7 +39,6 @@ from tapehouse.store.duckdb.engine import Engine
 from tapehouse.store.duckdb.hot import HotSpan
 from tapehouse.store.duckdb.reads import Reads, Scope
 from tapehouse.store.duckdb.versions import version_columns, visible
-from tapehouse.store.failpoints import failpoint
 from tapehouse.store.faults import faults
 
 log = logging.getLogger("tapehouse.store")

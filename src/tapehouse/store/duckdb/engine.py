@@ -21,12 +21,12 @@ import duckdb
 import pyarrow as pa
 
 from tapehouse.errors import StoreDamaged, StoreError
+from tapehouse.failpoints import failpoint
 from tapehouse.model import Instrument
 from tapehouse.store.archive.files import ArchiveFile, FileReader, check_footer, newest_commit
 from tapehouse.store.archive.pins import Pins
 from tapehouse.store.duckdb import catalog, hot, series
 from tapehouse.store.duckdb.catalog import Snapshot
-from tapehouse.store.failpoints import failpoint
 from tapehouse.store.faults import faults, translate
 from tapehouse.store.folder import ARCHIVE_FOLDERS, DATABASE, note_database, prepare_folder, sync
 from tapehouse.store.owner import Ownership

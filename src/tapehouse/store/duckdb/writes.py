@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from tapehouse.errors import Conflict
+from tapehouse.failpoints import failpoint
 from tapehouse.model import MAX_TIME_NS, MIN_TIME_NS, Change, Commit, Interval, Kind, OnConflict
 from tapehouse.store.archive.columns import one_chunk
 from tapehouse.store.archive.files import internal_schema, value_fields
@@ -23,7 +24,6 @@ from tapehouse.store.duckdb.engine import Engine
 from tapehouse.store.duckdb.reads import Reads, Scope
 from tapehouse.store.duckdb.series import Extent
 from tapehouse.store.duckdb.versions import Judged, Verdict, judge, version_columns
-from tapehouse.store.failpoints import failpoint
 from tapehouse.store.hiding import Delete, not_hidden
 from tapehouse.store.met import met_of
 

@@ -1,0 +1,1 @@
+"""What the log and the streams are written in."""

@@ -1,0 +1,74 @@
+"""Every bus that the contract suite runs over: how one is opened, on a place of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tapehouse.bus.memory import MemoryBus
+from tapehouse.bus.sqlite import SQLiteBus
+from tapehouse.codec.live.entries import Entry, make_entry, table_of
+from tapehouse.errors import LogFull
+from tapehouse.model import TIMESTAMP, Position
+
+Open = Callable[..., Any]
+
+
+@contextmanager
+def memory(folder: Path) -> Iterator[Open]:
+    yield MemoryBus
+
+
+@contextmanager
+def sqlite(folder: Path) -> Iterator[Open]:
+    def opened(**options: Any) -> SQLiteBus:
+        return SQLiteBus(folder / "log", **options)
+
+    yield opened
+
+
+BUSES: dict[str, Callable[[Path], Any]] = {"memory": memory, "sqlite": sqlite}
+"""Name -> a context in which one place for a log is there, and that gives a function which opens it."""
+
+LIMITED = ("memory", "sqlite")
+"""Those that a `max_bytes` keeps small."""
+DURABLE = ("sqlite",)
+"""Those of which a second one finds what the first one left."""
+SHARED = ()
+"""Those that several processes use at once."""
+
+
+def entry(*prices: float, symbol: str = "A", first: int | None = None, ingested: int = 1_700_000_000 * 10**9) -> Entry:
+    """Trades at those prices."""
+    rows = len(prices)
+    table = pa.record_batch(
+        {
+            "symbol": pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([symbol])),
+            "timestamp": pa.array(np.arange(rows)).view(TIMESTAMP),
+            "price": np.array(prices, float),
+            "size": np.ones(rows),
+        }
+    )
+    return make_entry("trades", table, "test", ingested, first)
+
+
+def prices(bus: Any, after: Position | None = None, **options: Any) -> list[float]:
+    """The prices in the entries that a read finds."""
+    found = bus.read(0, after, **options).entries
+    return [price for logged in found for price in table_of(logged.entry)["price"].to_pylist()]
+
+
+def fill(bus: Any, rows: int = 100) -> Iterator[float]:
+    """Append until the log is full; the price of each entry that was taken."""
+    for number in range(100_000):
+        try:
+            bus.append(0, [entry(*[number] * rows)])
+        except LogFull:
+            return
+        yield float(number)
+    raise AssertionError("it was never full")
