@@ -106,10 +106,11 @@ _NANOS = {
 
 
 class OnConflict(StrEnum):
-    """What happens to a row whose key the store already has with other values."""
+    """What happens to a row whose key the store already has with other values: `OWN` replaces its own source's only."""
 
     REPLACE = "replace"
     KEEP = "keep"
+    OWN = "own"
     PREFER = "prefer"
     ERROR = "error"
 

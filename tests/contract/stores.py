@@ -51,6 +51,11 @@ class Archived:
         self._store.compact(everything=True)
         return commit, outcomes
 
+    def write_logged(self, *args: Any, **options: Any) -> list[Commit]:
+        commits: list[Commit] = self._store.write_logged(*args, **options)
+        self._store.compact(everything=True)
+        return commits
+
     def undo(self, batch: str) -> Undone:
         undone: Undone = self._store.undo(batch)
         self._store.compact(everything=True)

@@ -17,6 +17,7 @@ from tapehouse.store.base import (
     Compacts,
     KeepsDocuments,
     KeepsInstruments,
+    KeepsUp,
     Undoes,
     Versions,
     WritesTogether,
@@ -208,6 +209,7 @@ PROTOCOLS = {
     Capability.DOCUMENTS: KeepsDocuments,
     Capability.AUDITS: Audits,
     Capability.UNDOES: Undoes,
+    Capability.KEEPS_UP: KeepsUp,
 }
 
 

@@ -190,7 +190,7 @@ class Model:
                     pass
                 elif on_conflict == "error":
                     raise Conflict("the model says so")
-                elif first and before is not None and on_conflict != "keep" and self._ranks(entry, before, ranks):
+                elif first and before is not None and self._wins(entry, before, on_conflict, ranks):
                     verdicts[entry.place] = "replaced"
                     won.append((key, entry))
                 elif (said is not None and said.row == entry.row) or (
@@ -206,7 +206,9 @@ class Model:
         return verdicts
 
     @staticmethod
-    def _ranks(entry: Entry, before: Entry, ranks: dict[str, int]) -> bool:
+    def _wins(entry: Entry, before: Entry, on_conflict: OnConflict, ranks: dict[str, int]) -> bool:
+        if on_conflict == "keep" or (on_conflict == "own" and entry.row["source"] != before.row["source"]):
+            return False
         last = len(ranks) + 1
         return ranks.get(entry.row["source"], last) <= ranks.get(before.row["source"], last)
 

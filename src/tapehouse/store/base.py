@@ -29,6 +29,7 @@ class Capability(StrEnum):
     DOCUMENTS = "documents"
     AUDITS = "audits"
     UNDOES = "undoes"
+    KEEPS_UP = "keeps_up"
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -356,3 +357,35 @@ class Undoes(Protocol):
         Reads as of before still see it. What was written or deleted by others since stays. `NotFound` when there is
         no such batch, `Conflict` when it is undone already.
         """
+
+
+class LoggedWrite(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows of one kind and interval that came from the log."""
+
+    kind: Kind
+    table: pa.Table
+    interval: Interval | None = None
+    on_conflict: OnConflict = OnConflict.REPLACE
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """A commit, and the positions of the log up to which its rows, and those of all before it, came."""
+
+    commit: int
+    positions: dict[str, bytes]
+
+
+class KeepsUp(Protocol):
+    """A store that keeps positions of a log together with the rows that came from there."""
+
+    def write_logged(
+        self, writes: Sequence[LoggedWrite], before: Mapping[str, bytes | None], after: Mapping[str, bytes]
+    ) -> list[Commit]:
+        """All rows of all tables, each of another kind or interval, and the positions `after`, or nothing; durable.
+
+        `Conflict` unless the store has the positions `before`, so that two who record the same cannot both succeed.
+        Trades and quotes without an id are each a record of its own: ordinals count on from equal stored ones.
+        """
+
+    def recorded(self) -> Recorded:
+        """The newest commit and the positions, as of one moment."""

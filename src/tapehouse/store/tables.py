@@ -13,7 +13,7 @@ Rows are numbered from 0 in messages and in `details`. Beyond the schema, the ru
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,9 @@ from tapehouse.store.casts import cast, check_source, refuse, refuse_first
 UNKNOWN_SOURCE = "unknown"
 VALUES = {Kind.TRADES: ("price", "size"), Kind.QUOTES: ("bid", "bid_size", "ask", "ask_size")}
 """What tells two records of one symbol, time and source apart when they have no id."""
+
+POSITIONS = "log"
+"""The collection of documents that holds the positions of the log."""
 
 _BLOCK_ROWS = 65_536  # a block's columns stay in the processor's cache while they are compared with one another
 _NEGATIVE_ZERO = np.int64(MIN_TIME_NS - 1)  # -0.0's bits, read as an integer
@@ -128,6 +131,13 @@ def check_opening(table: pa.Table, interval: Interval | None, instruments: Itera
 def _refuse_opening(table: pa.Table, off: np.ndarray, expected: str) -> None:
     row = int(np.argmax(off))
     refuse("timestamp", row, str(table["timestamp"][row]), expected)
+
+
+def check_positions(held: Mapping[str, bytes], expected: Mapping[str, bytes | None]) -> None:
+    """`Conflict` unless the positions of the log that the store has are the expected ones (None: none)."""
+    for key, position in expected.items():
+        if held.get(key) != position:
+            raise Conflict(f"somebody else records partition {key} of the log", partition=key)
 
 
 def check_zones(before: Iterable[Instrument], after: Iterable[Instrument], stored: Iterable[Series]) -> None:

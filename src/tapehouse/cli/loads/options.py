@@ -36,7 +36,7 @@ Delimiter = Annotated[str | None, typer.Option(help="What stands between columns
 Decimal = Annotated[str | None, typer.Option(help="The decimal mark, . or ,")]
 Encoding = Annotated[str | None, typer.Option(help="Of text files.")]
 Source = Annotated[str | None, typer.Option(help="Where the rows are from; default: the file's name.")]
-Conflict = Annotated[str, typer.Option("--on-conflict", metavar="HOW", help="replace, keep, prefer or error.")]
+Conflict = Annotated[str, typer.Option("--on-conflict", metavar="HOW", help="replace, keep, own, prefer or error.")]
 Prefer = Annotated[str | None, typer.Option(metavar="SOURCE,SOURCE", help="For --on-conflict prefer: best first.")]
 Batch = Annotated[str | None, typer.Option(help="What the load is called; default: a new name.")]
 Resume = Annotated[

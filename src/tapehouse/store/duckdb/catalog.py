@@ -147,14 +147,13 @@ class Names:
         self.ids: dict[str, int] = {}
         self.names: list[str] = []
 
-    def number(self, names: Iterable[str]) -> tuple[np.ndarray, list[tuple[int, str]]]:
-        """The number of each name, and those that are new, which `add` makes known once they are stored."""
-        fresh: dict[str, int] = {}
+    def number(self, names: Iterable[str], fresh: dict[str, int]) -> np.ndarray:
+        """The number of each name; new ones go to `fresh`, and `add` makes them known once they are stored."""
         numbers = []
         for name in names:
             known = self.ids.get(name)
             numbers.append(fresh.setdefault(name, len(self.names) + len(fresh)) if known is None else known)
-        return np.array(numbers, "i4"), [(number, name) for name, number in fresh.items()]
+        return np.array(numbers, "i4")
 
     def add(self, fresh: Iterable[tuple[int, str]]) -> None:
         """Make stored names known."""

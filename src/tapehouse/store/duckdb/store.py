@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import structs
 
 from tapehouse.model import (
     MAX_TIME_NS,
@@ -35,8 +36,10 @@ from tapehouse.store.base import (
     Capability,
     CompactionReport,
     Edges,
+    LoggedWrite,
     Outcome,
     Reading,
+    Recorded,
     Selection,
     Series,
     Undone,
@@ -51,7 +54,15 @@ from tapehouse.store.duckdb.versions import Judged
 from tapehouse.store.duckdb.writes import Writes, outcomes
 from tapehouse.store.faults import faults
 from tapehouse.store.owner import Owner
-from tapehouse.store.tables import check_interval, check_opening, check_zones, conform, conform_together
+from tapehouse.store.tables import (
+    POSITIONS,
+    check_interval,
+    check_opening,
+    check_positions,
+    check_zones,
+    conform,
+    conform_together,
+)
 
 log = logging.getLogger("tapehouse.store")
 
@@ -155,6 +166,30 @@ class DuckDBStore:
             self._announcements.put(change)
         self._announcements.deliver()
         return commit, judged
+
+    def write_logged(
+        self, writes: Sequence[LoggedWrite], before: Mapping[str, bytes | None], after: Mapping[str, bytes]
+    ) -> list[Commit]:
+        """See `KeepsUp.write_logged`."""
+        conforming = [structs.replace(each, table=conform(each.kind, each.table, each.interval)) for each in writes]
+        with self._engine.writing, faults("write records of the log"):
+            check_positions(self._positions(before), before)
+            for each in conforming:
+                check_opening(each.table, each.interval, self._engine.instruments)
+            made = self._writes.write_logged(conforming, POSITIONS, after)
+            for one in made:
+                self._announcements.put(one.change)
+        self._announcements.deliver()
+        return [one.commit for one in made]
+
+    def recorded(self) -> Recorded:
+        """See `KeepsUp.recorded`."""
+        with self._engine.writing:
+            return Recorded(self.head(), self._positions())
+
+    def _positions(self, keys: Iterable[str] | None = None) -> dict[str, bytes]:
+        with self._engine.query("read the positions of the log") as cursor:
+            return catalog.load_documents(cursor, POSITIONS, None if keys is None else list(keys))
 
     def delete(
         self,

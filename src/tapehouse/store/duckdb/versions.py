@@ -284,7 +284,13 @@ def _judgement(
     any_version = f"EXISTS (SELECT 1 FROM versions v WHERE {same_key.replace('o.', 'v.')} AND {equal.format('v')})"
     heard = f"n.rival AND {any_version}" if repeats and on_conflict is not OnConflict.ERROR else "false"
     places = _places(keys, f"{keys}, {stored_values}, source", on_conflict) if repeats else _ALONE
-    wins = {"replace": "true", "keep": "false", "prefer": "n.rank <= o.rank", "error": "true"}[on_conflict]
+    wins = {
+        "replace": "true",
+        "keep": "false",
+        "own": "n.source = o.source",
+        "prefer": "n.rank <= o.rank",
+        "error": "true",
+    }[on_conflict]
     return f"""
     WITH n AS (
         SELECT *, {places}

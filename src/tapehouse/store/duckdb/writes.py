@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tapehouse.errors import Conflict
 from tapehouse.failpoints import failpoint
@@ -17,15 +19,16 @@ from tapehouse.model import MAX_TIME_NS, MIN_TIME_NS, Change, Commit, Interval, 
 from tapehouse.store.archive.columns import one_chunk
 from tapehouse.store.archive.files import internal_schema, value_fields
 from tapehouse.store.archive.spans import Dataset
-from tapehouse.store.base import Outcome
+from tapehouse.store.base import LoggedWrite, Outcome
 from tapehouse.store.duckdb import hot
-from tapehouse.store.duckdb.catalog import Names, Shelf, Snapshot, insert, insert_commit
+from tapehouse.store.duckdb.catalog import Names, Shelf, Snapshot, insert, insert_commit, load_documents, put_documents
 from tapehouse.store.duckdb.engine import Engine
 from tapehouse.store.duckdb.reads import Reads, Scope
 from tapehouse.store.duckdb.series import Extent
 from tapehouse.store.duckdb.versions import Judged, Verdict, judge, version_columns
 from tapehouse.store.hiding import Delete, not_hidden
 from tapehouse.store.met import met_of
+from tapehouse.store.tables import VALUES
 
 CONFLICTS_SHOWN = 5
 
@@ -36,8 +39,6 @@ class Incoming:
 
     dataset: Dataset
     rows: pa.Table
-    new_symbols: list[tuple[int, str]]
-    new_sources: list[tuple[int, str]]
     symbols: np.ndarray
     first: np.ndarray
     last: np.ndarray
@@ -46,6 +47,36 @@ class Incoming:
     def span(self) -> tuple[int, int]:
         """`[start, end)` of all rows."""
         return int(self.first.min()), int(self.last.max()) + 1
+
+
+@dataclass(slots=True)
+class Fresh:
+    """Names that one transaction brings, with their numbers."""
+
+    symbols: dict[str, int] = field(default_factory=dict)
+    sources: dict[str, int] = field(default_factory=dict)
+
+
+class Prepared(NamedTuple):
+    """A table, and what is to become of its rows; None: all of them are new."""
+
+    incoming: Incoming
+    judged: Judged | None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many rows have each verdict."""
+        verdicts = None if self.judged is None else self.judged.verdicts
+        rows = self.incoming.rows.num_rows
+        counts = [0, rows, 0, 0] if verdicts is None else np.bincount(verdicts, minlength=len(Verdict)).tolist()
+        return dict(zip(("unchanged", "inserted", "replaced", "rejected"), counts, strict=True))
+
+
+class Made(NamedTuple):
+    """The commit of a write, and what it changed."""
+
+    commit: Commit
+    change: Change | None
 
 
 class Writes:
@@ -69,66 +100,68 @@ class Writes:
 
         Returns with it the judgement of the rows, None when all of them were inserted.
         """
-        engine, dataset = self._engine, Dataset(kind, interval)
+        dataset = Dataset(kind, interval)
         if table.num_rows == 0:
             return self._unchanged(dataset, 0), None, None
-        incoming = self._number(dataset, table)
-        judged = self._judge(incoming, on_conflict, prefer)
-        verdicts = None if judged is None else judged.verdicts
-        counts = np.bincount(verdicts, minlength=len(Verdict)) if verdicts is not None else [0, table.num_rows, 0, 0]
-        unchanged, inserted, replaced, rejected = (int(count) for count in counts)
-        if inserted + replaced + rejected == 0:
-            return self._unchanged(dataset, unchanged), None, judged
-        start, end = incoming.span
-        commit = self._next(
-            dataset,
-            "write",
-            batch,
-            start,
-            end,
-            inserted=inserted,
-            replaced=replaced,
-            unchanged=unchanged,
-            rejected=rejected,
-        )
-        stored = self._store(incoming, verdicts, commit)
-        self._index(incoming, stored)
-        engine.snapshot = Snapshot(commit.number, commit.recorded, engine.snapshot.shelves, engine.snapshot.deletes)
-        engine.note_rows(stored.num_rows)
-        changed = engine.symbols.names
-        names = tuple(sorted(changed[i] for i in np.flatnonzero(np.bincount(stored["symbol"].to_numpy()))))
-        change = Change(commit=commit.number, kind=kind, interval=interval, symbols=names, start=start, end=end)
-        return commit, change, judged
+        fresh = Fresh()
+        prepared = self._prepare(dataset, table, on_conflict, prefer, fresh)
+        ((commit, change),) = self._store([prepared], fresh, batch)
+        return commit, change, prepared.judged
 
-    def _number(self, dataset: Dataset, table: pa.Table) -> Incoming:
+    def write_logged(
+        self, writes: Sequence[LoggedWrite], collection: str, positions: Mapping[str, bytes]
+    ) -> list[Made]:
+        """See `KeepsUp.write_logged`; the tables conform. The caller holds `writing`."""
+        fresh = Fresh()
+        prepared = []
+        for each in writes:
+            dataset = Dataset(each.kind, each.interval)
+            table = each.table if each.kind is Kind.BARS else self._counted_on(dataset, each.table)
+            prepared.append(self._prepare(dataset, table, each.on_conflict, (), fresh))
+        return self._store(prepared, fresh, None, (collection, positions))
+
+    def _counted_on(self, dataset: Dataset, table: pa.Table) -> pa.Table:
+        """The table with ordinals that count on from those of equal stored rows: each of its rows is another record."""
+        incoming = self._number(dataset, table, Fresh())
+        overlapping = self._overlapping(incoming)
+        if not overlapping:
+            return table
+        stored = self._stored(incoming, overlapping)
+        return count_on(dataset.kind, table, incoming.rows, stored)
+
+    def _prepare(
+        self, dataset: Dataset, table: pa.Table, on_conflict: OnConflict, prefer: Sequence[str], fresh: Fresh
+    ) -> Prepared:
+        incoming = self._number(dataset, table, fresh)
+        return Prepared(incoming, self._judge(incoming, on_conflict, prefer, fresh))
+
+    def _number(self, dataset: Dataset, table: pa.Table, fresh: Fresh) -> Incoming:
         """Names become numbers; the rows are those of `table`, in its order."""
         times = one_chunk(table["timestamp"]).view(pa.int64())
         encoded = one_chunk(table["symbol"].unify_dictionaries())
         used, first, last = time_ranges(encoded.indices, times)
-        symbol, symbols, new_symbols = _numbered(self._engine.symbols, encoded, used)
+        symbol, symbols = _numbered(self._engine.symbols, encoded, used, fresh.symbols)
         encoded = one_chunk(table["source"].unify_dictionaries())
-        source, _, new_sources = _numbered(self._engine.sources, encoded, np.unique(encoded.indices.to_numpy()))
+        used = np.unique(encoded.indices.to_numpy())
+        source, _ = _numbered(self._engine.sources, encoded, used, fresh.sources)
         values = {f.name: table[f.name] for f in value_fields(dataset.kind) if f.name in table.column_names}
         rows = pa.table({"symbol": symbol, "source": source, "timestamp": times, **values})
-        return Incoming(dataset, rows, new_symbols, new_sources, symbols, first, last)
+        return Incoming(dataset, rows, symbols, first, last)
 
-    def _judge(self, incoming: Incoming, on_conflict: OnConflict, prefer: Sequence[str]) -> Judged | None:
+    def _judge(self, incoming: Incoming, on_conflict: OnConflict, prefer: Sequence[str], fresh: Fresh) -> Judged | None:
         """The verdict on each row, and what it met; None means that all are new, without any comparison."""
         overlapping = self._overlapping(incoming)
         repeats = _may_repeat(incoming)
         if not overlapping and not repeats:
             return None
         stored = self._stored(incoming, overlapping)
-        ranks = [self._engine.sources.ids.get(name, -1) for name in prefer]
-        ranks = [
-            _number_of(incoming.new_sources, name) if rank < 0 else rank
-            for rank, name in zip(ranks, prefer, strict=True)
-        ]
+        known = self._engine.sources.ids
+        ranks = [known.get(name, fresh.sources.get(name, -1)) for name in prefer]
         with self._engine.query("compare with stored rows") as cursor:
             kind, rows = incoming.dataset.kind, incoming.rows
             judged = judge(cursor, kind, rows, stored, on_conflict=on_conflict, prefer=ranks, repeats=repeats)
         if on_conflict is OnConflict.ERROR:
-            self._refuse_conflicts(incoming, judged.verdicts)
+            self._refuse_conflicts(incoming, judged.verdicts, fresh)
         return judged
 
     def _overlapping(self, incoming: Incoming) -> list[int]:
@@ -170,15 +203,15 @@ class Writes:
             tables.append(rows.append_column("symbol", pa.array(np.full(rows.num_rows, symbol, "i4"))))
         return pa.concat_tables(tables)
 
-    def _refuse_conflicts(self, incoming: Incoming, verdicts: np.ndarray) -> None:
+    def _refuse_conflicts(self, incoming: Incoming, verdicts: np.ndarray, fresh: Fresh) -> None:
         differing = np.flatnonzero(verdicts >= Verdict.REPLACED)
         if len(differing) == 0:
             return
-        fresh = dict(incoming.new_symbols)
+        new = {number: name for name, number in fresh.symbols.items()}
         examples = []
         for row in differing[:CONFLICTS_SHOWN].tolist():
             symbol = incoming.rows["symbol"][row].as_py()
-            name = fresh.get(symbol) or self._engine.symbols.names[symbol]
+            name = new.get(symbol) or self._engine.symbols.names[symbol]
             examples.append({"row": row, "symbol": name, "timestamp": incoming.rows["timestamp"][row].as_py()})
         raise Conflict(
             f"{len(differing)} rows differ from what is stored or from one another, the first is row "
@@ -187,29 +220,74 @@ class Writes:
             examples=examples,
         )
 
-    def _store(self, incoming: Incoming, verdicts: np.ndarray | None, commit: Commit) -> pa.Table:
-        """The transaction; returns the rows that were stored."""
-        engine, dataset, rows = self._engine, incoming.dataset, incoming.rows
-        if verdicts is not None:
-            rows = rows.append_column("verdict", pa.array(verdicts))
-            rows = rows.filter(pa.array(verdicts != Verdict.UNCHANGED))
-        with engine.transaction(f"write {dataset.kind}") as connection:
-            for names, fresh in ((engine.symbols, incoming.new_symbols), (engine.sources, incoming.new_sources)):
-                if fresh:
-                    numbers, texts = zip(*fresh, strict=True)
-                    rows_of_names = pa.table(
-                        {"id": pa.array(numbers, pa.int32()), "name": pa.array(texts, pa.string())}
-                    )
-                    insert(
-                        connection, f"INSERT INTO names SELECT '{names.kind}', id, name FROM incoming", rows_of_names
-                    )
+    def _store(
+        self,
+        prepared: Sequence[Prepared],
+        fresh: Fresh,
+        batch: str | None,
+        documents: tuple[str, Mapping[str, bytes]] | None = None,
+    ) -> list[Made]:
+        """One transaction: a commit of each table that changes anything, in order, and the documents."""
+        engine = self._engine
+        snapshot = engine.snapshot
+        made: list[Made] = []
+        stored: list[tuple[Prepared, Commit, pa.Table]] = []
+        for each in prepared:
+            counts, dataset = each.counts, each.incoming.dataset
+            if counts["unchanged"] == each.incoming.rows.num_rows:
+                made.append(Made(self._unchanged(dataset, counts["unchanged"]), None))
+                continue
+            start, end = each.incoming.span
+            commit = self._next(dataset, "write", batch, start, end, **counts)
+            number, recorded = commit.number + len(stored), commit.recorded + len(stored)
+            commit = msgspec.structs.replace(commit, number=number, recorded=recorded)
+            rows = _stored_rows(each)
+            stored.append((each, commit, rows))
+            made.append(Made(commit, None))
+        if stored or documents:
+            self._transact(stored, fresh, documents)
+        for each, commit, rows in stored:
+            self._index(each.incoming, rows)
+            engine.snapshot = snapshot = Snapshot(commit.number, commit.recorded, snapshot.shelves, snapshot.deletes)
+            engine.note_rows(rows.num_rows)
+        known = {commit.number: self._change(commit, rows) for _, commit, rows in stored}
+        return [Made(commit, known.get(commit.number) if commit.start is not None else None) for commit, _ in made]
+
+    def _change(self, commit: Commit, rows: pa.Table) -> Change:
+        names = self._engine.symbols.names
+        changed = tuple(sorted(names[i] for i in np.flatnonzero(np.bincount(rows["symbol"].to_numpy()))))
+        start, end = commit.start or 0, commit.end or 0
+        return Change(
+            commit=commit.number, kind=commit.kind, interval=commit.interval, symbols=changed, start=start, end=end
+        )
+
+    def _transact(
+        self,
+        stored: Sequence[tuple[Prepared, Commit, pa.Table]],
+        fresh: Fresh,
+        documents: tuple[str, Mapping[str, bytes]] | None,
+    ) -> None:
+        engine = self._engine
+        names = ((engine.symbols, fresh.symbols), (engine.sources, fresh.sources))
+        kinds = dict.fromkeys(commit.kind for _, commit, _ in stored)
+        with engine.transaction(f"write {' and '.join(kinds) or 'a position'}") as connection:
+            for known, new in names:
+                if new:
+                    rows = pa.table({"id": pa.array(new.values(), pa.int32()), "name": pa.array(new, pa.string())})
+                    insert(connection, f"INSERT INTO names SELECT '{known.kind}', id, name FROM incoming", rows)
             failpoint("write.names.inserted")
-            insert(connection, hot.insert_statement(dataset, rows.column_names), rows, [commit.number])
-            failpoint("write.rows.inserted")
-            insert_commit(connection, dataset, commit)
-        engine.symbols.add(incoming.new_symbols)
-        engine.sources.add(incoming.new_sources)
-        return rows
+            for each, commit, rows in stored:
+                dataset = each.incoming.dataset
+                insert(connection, hot.insert_statement(dataset, rows.column_names), rows, [commit.number])
+                failpoint("write.rows.inserted")
+                insert_commit(connection, dataset, commit)
+            if documents is not None:
+                held = load_documents(connection, documents[0], list(documents[1]))
+                engine.documents_before = documents[0], {key: held.get(key) for key in documents[1]}
+                put_documents(connection, *documents)
+        engine.documents_before = None
+        for known, new in names:
+            known.add([(number, name) for name, number in new.items()])
 
     def _index(self, incoming: Incoming, stored: pa.Table) -> None:
         """Memory learns of the rows before any reader can see them."""
@@ -340,20 +418,43 @@ def outcomes(kind: Kind, table: pa.Table, rows: Sequence[int], judged: Judged | 
     ]
 
 
+def _stored_rows(prepared: Prepared) -> pa.Table:
+    """The rows that are stored, with their verdicts unless all are new."""
+    rows = prepared.incoming.rows
+    if prepared.judged is None:
+        return rows
+    verdicts = prepared.judged.verdicts
+    return rows.append_column("verdict", pa.array(verdicts)).filter(pa.array(verdicts != Verdict.UNCHANGED))
+
+
 def _numbered(
-    known: Names, encoded: pa.DictionaryArray, used: np.ndarray
-) -> tuple[Any, np.ndarray, list[tuple[int, str]]]:
-    """The number of each row's name, those of the used entries of the dictionary, and the names that are new."""
-    numbers, fresh = known.number(encoded.dictionary.take(pa.array(used)).to_pylist())
+    known: Names, encoded: pa.DictionaryArray, used: np.ndarray, fresh: dict[str, int]
+) -> tuple[Any, np.ndarray]:
+    """The number of each row's name, and those of the used entries of the dictionary."""
+    numbers = known.number(encoded.dictionary.take(pa.array(used)).to_pylist(), fresh)
     if len(numbers) == 1:
-        return pa.array(np.full(len(encoded), numbers[0], "i4")), numbers, fresh
+        return pa.array(np.full(len(encoded), numbers[0], "i4")), numbers
     by_index = np.zeros(len(encoded.dictionary), "i4")
     by_index[used] = numbers
-    return pa.array(by_index[encoded.indices.to_numpy()]), numbers, fresh
+    return pa.array(by_index[encoded.indices.to_numpy()]), numbers
 
 
-def _number_of(fresh: list[tuple[int, str]], name: str) -> int:
-    return next((number for number, known in fresh if known == name), -1)
+def count_on(kind: Kind, table: pa.Table, rows: pa.Table, stored: pa.Table) -> pa.Table:
+    """The table, its ordinals counted on from the stored rows that are equal to a row of it.
+
+    `rows` are its rows with names as numbers, `stored` versions of its symbols. Rows with an id have no ordinal.
+    """
+    near = stored.filter(pc.is_in(stored["timestamp"], rows["timestamp"].combine_chunks()))
+    near = near.filter(pc.is_null(near["id"]))
+    if not near.num_rows or "ordinal" not in table.column_names:
+        return table
+    keys = ("symbol", "timestamp", "source", *VALUES[kind])
+    used = near.group_by(list(keys)).aggregate([("ordinal", "max")])
+    next_of = {tuple(row[name] for name in keys): row["ordinal_max"] + 1 for row in used.to_pylist()}
+    columns = zip(*(rows[name].to_pylist() for name in keys), strict=True)
+    ahead = pa.array([next_of.get(row, 0) for row in columns], pa.int32())
+    ordinals = pc.add(table["ordinal"], pa.chunked_array([ahead]))
+    return table.set_column(table.column_names.index("ordinal"), "ordinal", ordinals)
 
 
 def time_ranges(symbols: Any, times: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

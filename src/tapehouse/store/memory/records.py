@@ -220,6 +220,8 @@ def _said_before(
 def _wins(row: Row, current: Row, on_conflict: OnConflict, prefer: Sequence[str]) -> bool:
     if on_conflict is OnConflict.PREFER:
         return _rank(row, prefer) <= _rank(current, prefer)
+    if on_conflict is OnConflict.OWN:
+        return bool(row["source"] == current["source"])
     return on_conflict is not OnConflict.KEEP
 
 

@@ -31,7 +31,19 @@ from tapehouse.model import (
     read_schema,
 )
 from tapehouse.store.aggregate import aggregate_by_reading
-from tapehouse.store.base import Aggregation, Batch, Capability, Edges, Outcome, Reading, Selection, Series, Undone
+from tapehouse.store.base import (
+    Aggregation,
+    Batch,
+    Capability,
+    Edges,
+    LoggedWrite,
+    Outcome,
+    Reading,
+    Recorded,
+    Selection,
+    Series,
+    Undone,
+)
 from tapehouse.store.memory.records import (
     Delete,
     Identity,
@@ -49,8 +61,10 @@ from tapehouse.store.memory.records import (
 from tapehouse.store.memory.undoing import dataset_order, effect, summarised
 from tapehouse.store.met import met_of
 from tapehouse.store.tables import (
+    POSITIONS,
     check_interval,
     check_opening,
+    check_positions,
     check_selection,
     check_zones,
     conform,
@@ -140,6 +154,43 @@ class MemoryStore:
                 commit, change = self._store(kind, interval, judged, batch)
             self._announce(change)
         return commit, judged
+
+    def write_logged(
+        self, writes: Sequence[LoggedWrite], before: Mapping[str, bytes | None], after: Mapping[str, bytes]
+    ) -> list[Commit]:
+        """See `KeepsUp.write_logged`."""
+        conforming = [(each, conform(each.kind, each.table, each.interval)) for each in writes]
+        with self._writing:
+            check_positions(self.documents(POSITIONS), before)
+            for each, table in conforming:
+                check_opening(table, each.interval, self._instruments.values())
+            with self._lock:
+                made = [self._write_one(each, table) for each, table in conforming]
+                self.put_documents(POSITIONS, after)
+            for _, change in made:
+                self._announce(change)
+        return [commit for commit, _ in made]
+
+    def _write_one(self, each: LoggedWrite, table: pa.Table) -> tuple[Commit, Change | None]:
+        rows = to_rows(table)
+        for row in rows:
+            if row.get("ordinal") is not None:
+                row["ordinal"] += self._next_ordinal(each, row)
+        judged = self._judge(each.kind, each.interval, rows, each.on_conflict, ())
+        return self._store(each.kind, each.interval, judged, None)
+
+    def _next_ordinal(self, each: LoggedWrite, row: Row) -> int:
+        """How many stored records equal this one, which has no id."""
+        records = self._series.get(SeriesKey(each.kind, each.interval, row["symbol"]))
+        if records is None:
+            return 0
+        equal = (identity_of(each.kind, {**row, "ordinal": number}) for number in count())
+        return next(number for number, identity in enumerate(equal) if identity not in records.versions)
+
+    def recorded(self) -> Recorded:
+        """See `KeepsUp.recorded`."""
+        with self._writing, self._lock:
+            return Recorded(self.head(), self.documents(POSITIONS))
 
     def read(self, selection: Selection) -> Reading:
         """See `Store.read`."""
