@@ -54,7 +54,7 @@ def entry(*prices: float, symbol: str = "A", first: int | None = None, ingested:
             "size": np.ones(rows),
         }
     )
-    return make_entry("trades", table, "test", ingested, first)
+    return make_entry("trades", table, "test", ingested, first=first, last=None if first is None else first + rows - 1)
 
 
 def prices(bus: Any, after: Position | None = None, **options: Any) -> list[float]:

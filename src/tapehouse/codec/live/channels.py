@@ -83,7 +83,9 @@ def _fields(name: str) -> Iterator[pa.Field]:
         yield SCHEMAS[Kind.TRADES].field("timestamp")
         yield from (pa.field(metric, pa.float64()) for metric in METRIC_NAMES)
         return
-    yield from (_plain(field) for field in SCHEMAS[channel.kind] if field.name not in ("symbol", "source"))
+    # An ordinal is counted among all records that the store has, and so by who writes them there.
+    elsewhere = ("symbol", "source", "ordinal")
+    yield from (_plain(field) for field in SCHEMAS[channel.kind] if field.name not in elsewhere)
     if channel.kind is Kind.BARS:
         yield pa.field("revision", pa.int32())
         yield pa.field("final", pa.bool_())

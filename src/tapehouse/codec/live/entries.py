@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,8 +26,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """A batch of records of one channel, from one source, in the order in which they came.
 
     `ingested` is when it was taken, UTC nanoseconds. `symbols` are the distinct ones. `first` and `last` are the
-    source's sequence numbers, None where it has none. `made_from` is, of what `derive` made, the newest entry of the
-    same partition that went into it.
+    source's sequence numbers, of that `session`, of what it was a part of; None where it has none. `made_from` is, of
+    what `derive` made, the newest entry of the same partition that went into it.
     """
 
     version: int = VERSION
@@ -38,6 +39,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     body: bytes
     first: int | None = None
     last: int | None = None
+    session: str = ""
     made_from: Position | None = None
 
 
@@ -61,51 +63,33 @@ def decode_entry(data: bytes | memoryview) -> Entry:
     return entry
 
 
-def make_entry(
-    channel: str,
-    rows: pa.RecordBatch,
-    source: str,
-    ingested: int,
-    first: int | None = None,
-    made_from: Position | None = None,
-) -> Entry:
-    """The entry of rows of the model, whose symbols are dictionary-encoded; optional columns may be absent."""
+def make_entry(channel: str, rows: pa.RecordBatch, source: str, ingested: int, **header: Any) -> Entry:
+    """The entry of rows of the model, whose symbols are dictionary-encoded; optional columns may be absent.
+
+    `header` are further fields of `Entry`.
+    """
     column: pa.DictionaryArray = rows.column("symbol")
     used, places = np.unique(column.indices.to_numpy(), return_inverse=True)
     symbols = column.dictionary.take(pa.array(used)).to_pylist()
-    schema = body_schema(channel)
     columns = [pa.array(places.astype(np.int32))]
     given = set(rows.schema.names)
-    for field in schema:
-        if field.name in given and field.name != "symbol":
+    for field in list(body_schema(channel))[1:]:
+        if field.name in given:
             values = rows.column(field.name)
             columns.append(values.dictionary_decode() if pa.types.is_dictionary(values.type) else values)
-        elif field.name != "symbol":
+        else:
             columns.append(_nulls(field.type, rows.num_rows))
-    return pack(channel, symbols, columns, source, ingested, first, made_from)
+    return pack(channel, symbols, columns, source, ingested, **header)
 
 
 def pack(
-    channel: str,
-    symbols: list[str],
-    columns: Sequence[pa.Array],
-    source: str,
-    ingested: int,
-    first: int | None = None,
-    made_from: Position | None = None,
+    channel: str, symbols: list[str], columns: Sequence[pa.Array], source: str, ingested: int, **header: Any
 ) -> Entry:
     """The entry of those columns, which are those of `body_schema(channel)`, in order."""
     batch = pa.RecordBatch.from_arrays(columns, schema=body_schema(channel))
+    body = batch.serialize().to_pybytes()
     return Entry(
-        channel=channel,
-        source=source,
-        ingested=ingested,
-        rows=batch.num_rows,
-        symbols=symbols,
-        body=batch.serialize().to_pybytes(),
-        first=first,
-        last=None if first is None else first + batch.num_rows - 1,
-        made_from=made_from,
+        channel=channel, source=source, ingested=ingested, rows=batch.num_rows, symbols=symbols, body=body, **header
     )
 
 

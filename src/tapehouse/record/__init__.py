@@ -1,0 +1,1 @@
+"""From the log to the store: what is stored is exactly what was logged, once."""
