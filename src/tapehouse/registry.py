@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tapehouse.bus.base import Bus
 from tapehouse.errors import InvalidSetting, MissingExtra
 from tapehouse.store.base import Store
 
@@ -32,6 +33,12 @@ def open_store(url: str, **options: Any) -> Store:
     """
     store: Store = open_backend("store", STORES, url, options)
     return store
+
+
+def open_bus(url: str, **options: Any) -> Bus:
+    """The log at that URL, opened: `memory://` or `sqlite:///folder`; see `open_store` for what can be raised."""
+    bus: Bus = open_backend("bus", BUSES, url, options)
+    return bus
 
 
 def open_backend(
@@ -93,3 +100,9 @@ STORES = {
     "memory": Backend("tapehouse.store.memory:MemoryStore", _nothing),
 }
 """The stores that there are."""
+
+BUSES = {
+    "sqlite": Backend("tapehouse.bus.sqlite:SQLiteBus", _folder, options=frozenset({"max_bytes"})),
+    "memory": Backend("tapehouse.bus.memory:MemoryBus", _nothing, options=frozenset({"max_bytes"})),
+}
+"""The buses that there are."""

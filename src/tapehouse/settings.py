@@ -34,6 +34,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     store: Annotated[str, _says("Where the data lives: a store URL; `duckdb:///data` is the folder `data`.")] = (
         "duckdb:///data"
     )
+    bus: Annotated[
+        str | None,
+        _says("Where live records are logged: a bus URL; by default `log` in the data folder, else memory."),
+    ] = None
     host: Annotated[
         str, _says("Address to listen at; anything but loopback needs keys, or `insecure`.", min_length=1)
     ] = "127.0.0.1"
@@ -98,6 +102,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_job_watchers: Annotated[int, _says("Clients that may watch jobs at once; beyond, the answer is 503.", ge=1)] = (
         1_000
     )
+    max_ingest_rows: Annotated[int, _says("Live records of one request or message.", ge=1)] = 100_000
+    max_message_bytes: Annotated[int, _says("Bytes of one WebSocket message of a client.", ge=1_024)] = 4 * 1024 * 1024
+    max_subscriptions: Annotated[int, _says("Subscriptions that one client may have.", ge=1)] = 100
+    max_topics: Annotated[int, _says("Topics that one subscription may name; patterns count as one.", ge=1)] = 10_000
+    max_outbox_bytes: Annotated[
+        int, _says("Bytes that may wait for a client to read, before it counts as slow.", ge=16 * 1024)
+    ] = 1024 * 1024
+    stream_heartbeat_s: Annotated[float, _says("How often a stream tells a quiet client that it is there.", gt=0)] = (
+        15.0
+    )
+    max_operations_per_s: Annotated[float, _says("Messages a second that a stream takes of one client.", gt=0)] = 50.0
+    max_future_s: Annotated[float, _says("Live records from further ahead than that are set aside.", gt=0)] = 5.0
+    max_late_s: Annotated[float, _says("Live records that are older than that are set aside.", gt=0)] = 7 * 86_400.0
+    grace_s: Annotated[float, _says("How long after its end a bar waits for late trades.", ge=0)] = 2.0
+    record_interval_s: Annotated[float, _says("How long live records wait to be stored together.", gt=0)] = 0.5
+    log_keep_s: Annotated[float, _says("How long the log keeps what is stored.", ge=0)] = 7 * 86_400.0
+    log_max_bytes: Annotated[
+        int,
+        _says("Bytes that the log may take; what is stored goes first, and when it is full, ingest is refused.", ge=1),
+    ] = 32 * 1024**3
     compact_interval_s: Annotated[
         float, _says("How often settled rows are moved into the archive; 0: only when asked.", ge=0)
     ] = 60.0

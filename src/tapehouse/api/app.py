@@ -25,6 +25,8 @@ from tapehouse.api.answers.spool import Spool
 from tapehouse.api.answers.validators import Tags
 from tapehouse.api.context import Context, Metrics
 from tapehouse.api.keys import Keys
+from tapehouse.api.live import ingest, log, streams
+from tapehouse.api.live.parts import Live
 from tapehouse.api.routes import history as reads
 from tapehouse.api.routes import jobs, ops, trust, writes
 from tapehouse.api.routes.parameters import Parameters
@@ -36,7 +38,16 @@ from tapehouse.query.base import History
 from tapehouse.settings import Settings
 from tapehouse.store.base import Store
 
-_ROUTERS = (reads.router, writes.router, jobs.router, trust.router, ops.router)
+_ROUTERS = (
+    reads.router,
+    writes.router,
+    ingest.router,
+    log.router,
+    jobs.router,
+    trust.router,
+    ops.router,
+    streams.router,
+)
 _EXPOSED = [
     "Accept-Ranges",
     "Content-Range",
@@ -86,8 +97,10 @@ def create_app(
     keys: Keys | None = None,
     page: Page | None = None,
     loads: Loads | None = None,
+    live: Live | None = None,
 ) -> Api:
-    """The API of a store. Keys, when there are any, are asked for on TCP. Without `loads`, no jobs are run."""
+    """The API of a store. Keys, when there are any, are asked for on TCP. Without `loads`, no jobs are run; without
+    `live`, no live records are taken."""
     workers = Workers(settings)
     context = Context(
         history=history,
@@ -103,6 +116,7 @@ def create_app(
         spool=Spool(settings.max_range_bytes, settings.keep_ranges_s, time.monotonic),
         open_events=Slots(settings.max_job_watchers, "too many watch jobs already", 5.0),
         loads=loads,
+        live=live,
     )
     context.metrics.observe(store, workers, context.open_answers, context.open_bodies, context.open_events)
     app = _with_routes(page)

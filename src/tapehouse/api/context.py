@@ -111,6 +111,8 @@ class Context:
     """One for each job that is being watched."""
     loads: Loads | None = None
     """None where no jobs are run."""
+    live: object | None = None
+    """What `api.live.parts.Live` is; None where no live records are taken."""
     started_s: float = field(default_factory=time.monotonic)
     """On the monotonic clock."""
 

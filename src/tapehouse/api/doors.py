@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tapehouse.api import problems
+from tapehouse.api.live.sockets import StreamProtocol
 from tapehouse.api.workers import PRESENCE, Presence
 from tapehouse.settings import Settings
 
@@ -40,7 +41,10 @@ class _Config(uvicorn.Config):
         super().__init__(
             app,
             http=Guarded,
-            ws="none",
+            ws=StreamProtocol,
+            ws_per_message_deflate=False,  # ours begins anew with each message
+            ws_ping_interval=settings.stream_heartbeat_s,
+            ws_ping_timeout=None,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -91,6 +95,13 @@ class Guarded(HttpToolsProtocol):
         self._in_head = False
         self._head_timer: TimerHandle | None = None
         self._presence = Presence()
+        self._upgraded = False
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over, and watch it no longer."""
+        self._upgraded = True
+        self._forget_timer()
+        super().handle_websocket_upgrade()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -110,6 +121,8 @@ class Guarded(HttpToolsProtocol):
             return
         self._reported = False
         super().data_received(data)
+        if self._upgraded:
+            return
         self._unparsed_bytes = 0 if self._reported else self._unparsed_bytes + len(data)
         self._check_head()
         # uvicorn counts down to the end of an idle connection, but not once anything has come in.

@@ -12,6 +12,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope as ASGIScope
 
 from tapehouse.errors import InvalidToken, RateLimited, StoreError, TapehouseError, Unauthenticated, Unavailable
 
@@ -46,6 +47,11 @@ _LONGEST_DETAIL = 200
 _INTERNAL = "something went wrong here; the server's log has it under this request id"
 
 logger = logging.getLogger(__name__)
+
+
+def request_of(scope: ASGIScope) -> Request:
+    """The request of a scope; of a WebSocket, the one that it began with."""
+    return Request(scope if scope["type"] == "http" else {**scope, "type": "http", "method": "GET"})
 
 
 def problem(request: Request, status: int, code: str, detail: str, **members: Any) -> Response:

@@ -7,6 +7,7 @@ called and from where. The Unix socket needs neither: whoever can open it may re
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
 
 from tapehouse.api import problems
-from tapehouse.api.context import Here
+from tapehouse.api.context import Context, Here
 from tapehouse.api.keys import Keys, Scope
 from tapehouse.api.workers import CLIENT
 from tapehouse.errors import Forbidden, InvalidSetting
@@ -57,12 +58,27 @@ def needs(scope: Scope) -> Any:
     """What a route that needs a key of that scope depends on."""
 
     async def check(request: Request, here: Here) -> None:
-        if here.keys is None or TRUSTED in request.scope:
-            return
-        if here.keys.asked_for or not (is_loopback(here.settings.host) or here.settings.insecure):
-            request.scope[CLIENT] = f"key {here.keys.check(_token(request.headers), scope).name}"
+        checked_key(request, here, scope)
 
     return Depends(check)
+
+
+def checked_key(connection: HTTPConnection, here: Context, scope: Scope) -> None:
+    """Note whose key a request or a WebSocket brought; `Denied` when it needs one of that scope and has none."""
+    if here.keys is None or TRUSTED in connection.scope:
+        return
+    if here.keys.asked_for or not (is_loopback(here.settings.host) or here.settings.insecure):
+        connection.scope[CLIENT] = f"key {here.keys.check(_token(connection.headers), scope).name}"
+
+
+def key_check(here: Context, scope: Scope) -> Callable[[str], None]:
+    """Checks a key that came in a message; `Denied` when it is not known, or not of that scope."""
+
+    def check(key: str) -> None:
+        if here.keys is not None:
+            here.keys.check(key, scope)
+
+    return check
 
 
 def _token(headers: Headers) -> str | None:
@@ -91,7 +107,7 @@ class Gate:
         try:
             self._check(HTTPConnection(scope).headers)
         except Forbidden as error:
-            response = await problems.of_error(Request(scope), error)
+            response = await problems.of_error(problems.request_of(scope), error)
             await response(scope, receive, send)
         else:
             await self._app(scope, receive, send)

@@ -293,6 +293,7 @@ class Workers:
         self.scan = Lane("scan", settings.max_concurrent_queries, waiting, wait_s)
         """Reads that may go through everything: coverage, aggregates, the list of symbols."""
         self.write = Lane("write", settings.max_concurrent_writes, waiting)
+        self.ingest = Lane("ingest", settings.max_concurrent_writes, waiting)
         self.compact = Lane("compact", 1, waiting)
         self.metrics = Lane("metrics", 1, waiting)
         self.ready = Lane("ready", 1)
@@ -313,7 +314,7 @@ class Workers:
 
     def close(self) -> None:
         """Drop what waits, wait for what runs."""
-        lanes = (self.query, self.scan, self.write, self.compact, self.metrics, self.ready)
+        lanes = (self.query, self.scan, self.write, self.ingest, self.compact, self.metrics, self.ready)
         for lane in lanes:
             lane.stop()
         for lane in (*lanes, self.closing):

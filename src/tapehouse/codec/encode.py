@@ -63,7 +63,7 @@ def encode_rows(
     yield _opening(head) + b'"rows":['
     separator = b""
     for piece in _pieces(batches):
-        row = _row_type(tuple(piece.schema.names))
+        row = row_type(tuple(piece.schema.names))
         columns = [python_values(column, times) for column in piece.columns]
         yield separator + _encode([row(*values) for values in zip(*columns, strict=True)])[1:-1]
         separator = b","
@@ -148,7 +148,8 @@ def _pieces(batches: Batches) -> Iterator[pa.RecordBatch]:
 
 
 @lru_cache(maxsize=64)
-def _row_type(names: tuple[str, ...]) -> type[msgspec.Struct]:
+def row_type(names: tuple[str, ...]) -> type[msgspec.Struct]:
+    """A struct of those fields, which JSON and msgpack have as an object; much quicker to encode than dictionaries."""
     # The fields are numbered because a column may be called `return`, which no Python name can be.
     fields = [(f"c{number}", Any) for number in range(len(names))]
     return msgspec.defstruct("Row", fields, rename={f"c{number}": name for number, name in enumerate(names)})

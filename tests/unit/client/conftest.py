@@ -17,6 +17,7 @@ import pytest
 
 from tapehouse import AsyncClient, Client
 from tapehouse.api.app import create_app
+from tapehouse.api.doors import Door
 from tapehouse.api.keys import Keys
 from tapehouse.bulk.base import LoadOptions, LoadReport
 from tapehouse.bulk.certificate import certify
@@ -28,7 +29,7 @@ from tapehouse.jobs.runner import Runner
 from tapehouse.jobs.spool import Spool
 from tapehouse.query.base import Limits
 from tapehouse.query.history import StoredHistory
-from tapehouse.server import Door, start_in_thread
+from tapehouse.server import start_in_thread
 from tapehouse.settings import Settings
 from tapehouse.store.duckdb import DuckDBStore
 from tapehouse.store.memory import MemoryStore

@@ -316,6 +316,22 @@ class PostedBars(Posted):
     interval: AnInterval
 
 
+class Ingested(Parameters):
+    """Who sends live records, and how it numbers them."""
+
+    source: str = Field("live", description="Who sends them.", min_length=1, max_length=256)
+    sequence: int | None = Field(None, ge=0, description="The source's number of the first; repeats are dropped.")
+    session: str = Field("", max_length=64, description="Numbers of another session have nothing to do with these.")
+    heartbeat_s: float | None = Field(None, gt=0, description="How often this source will be heard.")
+    times: Times = Field(Times.RFC3339, description="Of integers in the body.")
+
+
+class IngestedBars(Ingested):
+    """The same of bars."""
+
+    interval: AnInterval
+
+
 class Deleted(Parameters):
     """Which rows to hide."""
 

@@ -88,7 +88,7 @@ async def post_quotes(
 async def _post(
     request: Request, here: Context, asked: given.Posted, kind: Kind, interval: Interval | None
 ) -> Response:
-    media_type = _media_type(request)
+    media_type = media_type_of(request)
     limits = {"max_rows": here.settings.max_upload_rows, "max_bytes": here.settings.max_body_bytes}
 
     def write(body: bytearray) -> Commit:
@@ -114,7 +114,8 @@ def _commit(commit: Commit, times: Times) -> Response:
     return answer_json(msgspec.to_builtins(commit), times)
 
 
-def _media_type(request: Request) -> str:
+def media_type_of(request: Request) -> str:
+    """What the body is; `UnsupportedMediaType` names what can be posted."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in MEDIA_TYPES:
         raise UnsupportedMediaType(
@@ -198,7 +199,7 @@ async def put_instruments(
     request: Request, here: Here, asked: Annotated[given.Nothing, Depends(given.Nothing.of)]
 ) -> Response:
     """Add instruments, or replace those of the same pattern."""
-    if _media_type(request) != "application/json":
+    if media_type_of(request) != "application/json":
         raise UnsupportedMediaType("instruments are put as application/json", parameter="Content-Type")
     keeper = capable(here.store, Capability.INSTRUMENTS)
 

@@ -3,15 +3,18 @@
     keys      are read first: a server that anybody could use does not start
     port      is taken next, so that a second server says so before it touches any data
     store     is opened, and with it the folder's lock taken
+    log       is opened, live records are taken, and written to the store
     jobs      of former processes are looked at: those that were queued are queued again; and new ones taken
     api       is built over the store, and served by the folder's Unix socket and by TCP
+    streams   follow the log
     compactor runs beside them
 
-Stopping goes the other way. Jobs are asked to end after their current step, which those who watch them still hear.
-Then the doors close: no request comes in any more, and those that are in are answered, or cut off after
-`shutdown_timeout_s`; a second signal cuts them off at once. Then the threads that call the store: what
-waits for one is dropped; what runs, be it a compaction, comes to its end. The store closes last, when nobody uses it;
-that lets go of the folder, so the next owner finds all at rest.
+Stopping goes the other way. Jobs are asked to end after their current step, which those who watch them still hear, and
+clients of streams are told to come back. Then the doors close: no request comes in any more, and those that are in are
+answered, or cut off after `shutdown_timeout_s`; a second signal cuts them off at once. Then the threads that call the
+store: what waits for one is dropped; what runs, be it a compaction, comes to its end. What the log has beyond the store
+is stored at the next start. The store closes last, when nobody uses it; that lets go of the folder, so the next owner
+finds all at rest.
 """
 
 from __future__ import annotations
@@ -25,8 +28,7 @@ import os
 import signal
 import socket
 import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -39,6 +41,7 @@ from tapehouse import dashboard, logs
 from tapehouse.api.app import Api, Page, create_app
 from tapehouse.api.doors import Door
 from tapehouse.api.keys import Keys
+from tapehouse.api.live.parts import Live
 from tapehouse.api.routes.ops import compact_now
 from tapehouse.api.security import check_exposure, is_loopback
 from tapehouse.bulk.base import Description, LoadOptions, LoadReport
@@ -49,21 +52,20 @@ from tapehouse.bulk.recognise.known import sent_descriptions
 from tapehouse.calendars import timeline
 from tapehouse.codec import read_instruments
 from tapehouse.errors import InvalidSetting, TapehouseError, UnreadableFile
-from tapehouse.jobs.base import Jobs, LoadFiles
+from tapehouse.jobs.base import LoadFiles
 from tapehouse.jobs.loads import LoadJobs
 from tapehouse.jobs.runner import Runner
 from tapehouse.jobs.spool import Spool
 from tapehouse.query.base import Limits
 from tapehouse.query.history import StoredHistory
 from tapehouse.registry import open_store
+from tapehouse.server.live import live_half, streaming
 from tapehouse.settings import Settings
 from tapehouse.store.base import Capability, Store
 from tapehouse.times import format_time
 
 _GARBAGE = 10_000
 """Objects that come before Python looks for cycles among them; by itself after 700, one request's."""
-
-_STARTS_WITHIN_S = 30.0
 
 logger = logging.getLogger("tapehouse.server")
 
@@ -85,20 +87,22 @@ async def _serve(settings: Settings, formats: Sequence[Description]) -> None:
         check_exposure(settings, keys)
         listener = stack.enter_context(contextlib.closing(_listen(settings)))
         store = stack.enter_context(_opened(settings))
-        loads = await stack.enter_async_context(_loads(store, settings, formats))
-        api = _api(store, settings, keys, loads)
+        live = stack.enter_context(live_half(store, settings))
+        loads = await stack.enter_async_context(loads_of(store, settings, formats))
+        api = api_of(store, settings, keys, loads, live)
         stack.push_async_callback(asyncio.to_thread, api.close)
+        streams = await stack.enter_async_context(streaming(live, api))
         await stack.enter_async_context(_compacting(api, settings))
         doors = [Door(api.over_tcp, settings, listener)]
         if (path := socket_of(store)) is not None:
-            doors.append(Door(api.over_socket, settings, stack.enter_context(_unix_socket(path))))
+            doors.append(Door(api.over_socket, settings, stack.enter_context(unix_socket(path))))
         _on_signals(stopping, doors)
-        await stack.enter_async_context(_open_doors(doors))
+        await stack.enter_async_context(open_doors(doors))
         _collect_less(stack)
         _welcome(store, settings, keys, _announced(store, listener))
         await stopping.wait()
         logger.info("stopping")
-        await asyncio.to_thread(loads.jobs.stop)
+        await asyncio.gather(asyncio.to_thread(loads.jobs.stop), streams.close())
 
 
 def _collect_less(stack: AsyncExitStack) -> None:
@@ -110,7 +114,8 @@ def _collect_less(stack: AsyncExitStack) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _open_doors(doors: list[Door]) -> AsyncIterator[None]:
+async def open_doors(doors: list[Door]) -> AsyncIterator[None]:
+    """Serve by those doors until the end of the block."""
     tasks = [asyncio.create_task(door.run_until_closed()) for door in doors]
     try:
         while not all(door.started for door in doors):
@@ -177,7 +182,7 @@ def _unusable(settings: Settings, exc: OSError) -> InvalidSetting:
 
 
 @contextmanager
-def _unix_socket(path: Path) -> Iterator[socket.socket]:
+def unix_socket(path: Path) -> Iterator[socket.socket]:
     """A socket that only this user can open. One that a killed owner left is replaced: we hold the folder's lock."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
@@ -225,7 +230,7 @@ def _put_instruments(store: Any, path: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _loads(store: Store, settings: Settings, formats: Sequence[Description]) -> AsyncIterator[LoadJobs]:
+async def loads_of(store: Store, settings: Settings, formats: Sequence[Description]) -> AsyncIterator[LoadJobs]:
     """The jobs of the store; what still runs at the end is asked to stop, and waited for."""
     folder: Path | None = getattr(store, "folder", None)
     spooled = settings.spool_folder or (folder and folder / "spool")
@@ -265,10 +270,11 @@ def _loader(store: Any, settings: Settings, folder: Path) -> LoadFiles:
     return load
 
 
-def _api(store: Store, settings: Settings, keys: Keys | None, loads: LoadJobs) -> Api:
+def api_of(store: Store, settings: Settings, keys: Keys | None, loads: LoadJobs, live: Live | None = None) -> Api:
+    """The API over all of it."""
     limits = Limits(symbols=settings.max_symbols, page_rows=settings.max_page_rows, buckets=settings.max_buckets)
     page = Page(dashboard.STATIC, dashboard.CONTENT_SECURITY_POLICY)
-    return create_app(StoredHistory(store, limits), store, settings, keys, page, loads)
+    return create_app(StoredHistory(store, limits), store, settings, keys, page, loads, live)
 
 
 @contextlib.asynccontextmanager
@@ -334,79 +340,3 @@ def _who_may(settings: Settings, keys: Keys | None) -> str:
     if keys is not None and keys.asked_for:
         return "a key is needed"
     return "no key needed" if is_loopback(settings.host) else "INSECURE: everybody who gets there may do everything"
-
-
-class Background:
-    """A store served by its Unix socket from a thread of this process, until `close`."""
-
-    def __init__(
-        self, store: Store, socket_path: Path, settings: Settings, formats: Sequence[Description] = ()
-    ) -> None:
-        self._ready = threading.Event()
-        self._stop: Callable[[], object] | None = None
-        self._interrupt: Callable[[], object] = lambda: None
-        self._jobs: Jobs | None = None
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(
-            target=self._run, args=(store, socket_path, settings, formats), name="tapehouse-server", daemon=True
-        )
-        self._thread.start()
-        if not self._ready.wait(_STARTS_WITHIN_S):
-            raise InvalidSetting(f"the socket {socket_path} was not served within {_STARTS_WITHIN_S:g} s")
-        if self._error is not None:
-            raise self._error
-
-    def close(self) -> None:
-        """Let the jobs of others come to their end, answer what has come in, then stop; the store stays open.
-
-        Idempotent. Ctrl-C asks the jobs to end after their current step.
-        """
-        stop, self._stop = self._stop, None
-        if stop is not None and self._thread.is_alive():
-            stop()
-        try:
-            self._thread.join()
-        except KeyboardInterrupt:
-            self._interrupt()
-            self._thread.join()
-            raise
-
-    @property
-    def busy(self) -> bool:
-        """Whether jobs run or wait."""
-        return self._jobs is not None and any(not job.state.is_over for job in self._jobs.jobs())
-
-    def _run(self, *given: Any) -> None:
-        try:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(self._serve(*given))
-        except BaseException as exc:  # noqa: BLE001 - raised again in the thread that waits for the start
-            self._error = exc
-        finally:
-            self._ready.set()
-
-    async def _serve(self, store: Store, socket_path: Path, settings: Settings, formats: Sequence[Description]) -> None:
-        stopping = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        async with AsyncExitStack() as stack:
-            loads = await stack.enter_async_context(_loads(store, settings, formats))
-            self._interrupt = loads.jobs.stop
-            self._jobs = loads.jobs
-            api = _api(store, settings, None, loads)
-            stack.push_async_callback(asyncio.to_thread, api.close)
-            door = Door(api.over_socket, settings, stack.enter_context(_unix_socket(socket_path)))
-            await stack.enter_async_context(_open_doors([door]))
-            self._stop = lambda: loop.call_soon_threadsafe(stopping.set)
-            self._ready.set()
-            await stopping.wait()
-            await asyncio.to_thread(loads.jobs.close)
-
-
-def start_in_thread(
-    store: Store, socket_path: Path, settings: Settings | None = None, formats: Sequence[Description] = ()
-) -> Background:
-    """Serve a store that this process owns to others on this machine, by the Unix socket of its folder only.
-
-    Loads know the layouts `formats` beside those that are built in.
-    """
-    return Background(store, socket_path, settings or Settings(), formats)

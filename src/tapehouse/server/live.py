@@ -1,0 +1,118 @@
+"""The live half of a server: the log, who writes to it and reads from it, in the order in which they start.
+
+log       is opened
+desk      takes live records, once it has learnt from the log what came before
+recorder  writes what the log has to the store, in a thread
+trimmer   lets go of what is stored and old, in the same thread's breaks
+streams   follow the log in the server's event loop
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tapehouse.api.app import Api
+from tapehouse.api.keys import Scope
+from tapehouse.api.live.parts import Live
+from tapehouse.api.security import key_check
+from tapehouse.bus.base import Bus, Retention
+from tapehouse.errors import TapehouseError
+from tapehouse.ingest.checks import Window
+from tapehouse.ingest.desk import GROUP as INGEST
+from tapehouse.ingest.desk import Desk
+from tapehouse.model import Position
+from tapehouse.record.base import decode_position
+from tapehouse.record.recorder import Recorder
+from tapehouse.registry import open_bus
+from tapehouse.settings import Settings
+from tapehouse.store.base import Capability, Store
+from tapehouse.store.tables import conform
+from tapehouse.stream.base import StreamLimits
+from tapehouse.stream.hub import Hub
+from tapehouse.stream.sessions import Streaming
+
+TRIM_EVERY_S = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def live_half(store: Store, settings: Settings) -> Iterator[Live]:
+    """Everything of it but the streams, which need an event loop."""
+    bus: Any = open_bus(bus_url(store, settings), max_bytes=settings.log_max_bytes)
+    stop = threading.Event()
+    threads: list[threading.Thread] = []
+    try:
+        window = Window(settings.max_future_s, settings.max_late_s, settings.grace_s)
+        desk = Desk(bus, conform, window=window)
+        live = Live(bus, desk)
+        if Capability.KEEPS_UP in store.capabilities:
+            keeps_up: Any = store
+            live.records = recorder = Recorder(bus, keeps_up, flush_s=settings.record_interval_s)
+            threads.append(threading.Thread(target=recorder.run, args=(stop,), name="recorder"))
+        threads.append(threading.Thread(target=_trim, args=(live, settings, stop), name="trimmer"))
+        for thread in threads:
+            thread.start()
+        yield live
+        desk.checkpoint()
+    finally:
+        stop.set()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+        bus.close()
+
+
+def bus_url(store: Store, settings: Settings) -> str:
+    """Where the log is: as told, else in the folder of the store, else in memory."""
+    folder: Path | None = getattr(store, "folder", None)
+    return settings.bus or ("memory://" if folder is None else f"sqlite:///{folder / 'log'}")
+
+
+def _trim(live: Live, settings: Settings, stop: threading.Event) -> None:
+    """Every so often let go of what is old, or of what is stored when the log takes too much."""
+    keep = Retention(age_s=settings.log_keep_s, bytes=settings.log_max_bytes // 2)
+    while not stop.wait(TRIM_EVERY_S):
+        try:
+            live.bus.trim(keep, _needed(live))
+        except TapehouseError as exc:
+            logger.error("cannot trim the log: %s", exc)
+
+
+def _needed(live: Live) -> dict[int, Position]:
+    """What nobody needs any more, who must read all: by partition, the position of who is furthest behind."""
+    ends: Bus = live.bus
+    before = {partition: ends.ends(partition) for partition in range(live.bus.partitions)}
+    readers = [dict(live.bus.committed(name).positions) for name in live.bus.groups() if name != INGEST]
+    if live.records is not None:
+        readers.append(dict(live.records.progress().positions))
+    return {
+        partition: min((held.get(partition, end.at(end.first - 1)) for held in readers), default=end.last)
+        for partition, end in before.items()
+    }
+
+
+@contextlib.asynccontextmanager
+async def streaming(live: Live, api: Api) -> AsyncIterator[Streaming]:
+    """Streams, until the end of the block."""
+    settings, here = api.context.settings, api.context
+    limits = StreamLimits(
+        subscriptions=settings.max_subscriptions,
+        symbols=settings.max_topics,
+        outbox_bytes=settings.max_outbox_bytes,
+        stall_s=settings.stall_timeout_s,
+        operations_per_s=settings.max_operations_per_s,
+        heartbeat_s=settings.stream_heartbeat_s,
+    )
+    streams = Streaming(Hub(live.bus, limits), here.store, decode_position, key_check(here, Scope.READ))
+    live.streams = streams
+    try:
+        yield streams
+    finally:
+        await streams.close()
