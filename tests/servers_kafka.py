@@ -10,9 +10,10 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -50,6 +51,8 @@ offsets.topic.replication.factor=1
 transaction.state.log.num.partitions=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
+broker.heartbeat.interval.ms=100
+broker.session.timeout.ms=1000
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=500
 auto.create.topics.enable=false
@@ -222,3 +225,98 @@ def shared_broker() -> str:
 
 def pytest_sessionfinish() -> None:
     _SHARED.leave()
+
+
+class Proxy:
+    """What clients connect to in place of a broker, so that a test can cut them off. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.target = 0
+        self._lock = threading.Lock()
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._refuses = False
+        self._cut_when: Callable[[bytes], bool] | None = None
+        self._deaf_when: Callable[[bytes], bool] | None = None
+        self.cuts = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._refuses:
+                client.close()
+                continue
+            try:
+                server = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                client.close()
+                continue
+            with self._lock:
+                self._pairs.append((client, server))
+            for source, sink, outward in ((client, server, True), (server, client, False)):
+                threading.Thread(target=self._pump, args=(source, sink, outward), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, outward: bool) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                if outward and self._cut_when is not None and self._cut_when(data):
+                    break
+                sink.sendall(data)
+                if outward and self._deaf_when is not None and self._deaf_when(data):
+                    break
+        except OSError:
+            pass
+        finally:
+            for each in (source, sink):
+                _hang_up(each)
+
+    def cut_before(self, text: bytes, *, for_good: bool = False) -> None:
+        """Hang up, once or for good, in place of passing on what has this text."""
+        self._cut_when = self._once(text, for_good)
+
+    def cut_after(self, text: bytes, *, for_good: bool = False) -> None:
+        """Hang up, once or for good, after passing on what has this text and before the answer."""
+        self._deaf_when = self._once(text, for_good)
+
+    def _once(self, text: bytes, for_good: bool) -> Callable[[bytes], bool]:
+        def met(data: bytes) -> bool:
+            if text not in data:
+                return False
+            self._cut_when = self._deaf_when = None
+            self.cuts += 1
+            if for_good:
+                self.refuse()
+            return True
+
+        return met
+
+    def refuse(self) -> None:
+        """Hang up on all, and let nobody in."""
+        self._refuses = True
+        with self._lock:
+            pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            for each in pair:
+                _hang_up(each)
+
+    def mend(self) -> None:
+        """Let everybody in again."""
+        self._refuses, self._cut_when, self._deaf_when = False, None, None
+
+    def close(self) -> None:
+        self.refuse()
+        self._listener.close()
+
+
+def _hang_up(end: socket.socket) -> None:
+    try:
+        end.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return  # it is closed already
+    finally:
+        end.close()

@@ -19,6 +19,7 @@ from tapehouse.model import Position
 PARTITIONS = 4
 TIMEOUT_S = 10.0
 SESSION_S = 10.0
+COMPRESSION = "lz4"
 _TRIES = 5
 
 
@@ -53,9 +54,10 @@ class KafkaBus:
         replicas: int | None = None,
         timeout_s: float = TIMEOUT_S,
         session_s: float = SESSION_S,
+        compression: str = COMPRESSION,
         config: Mapping[str, str] | None = None,
     ) -> None:
-        self._cluster = Cluster(servers, config or {}, timeout_s)
+        self._cluster = Cluster(servers, config or {}, timeout_s, compression)
         self._topic, self._timeout_s, self._session_s = topic, timeout_s, session_s
         self._closed = threading.Event()
         self._cursors = Cursors(self._cluster, topic)
@@ -136,17 +138,16 @@ class KafkaBus:
     def _read_on(
         self, partition: int, after: Position | None, limit: int, max_bytes: int, wait_s: float
     ) -> Piece | None:
-        """With a cursor that stands there; None when there is none, or when more has to be known."""
+        """With a cursor that stands there; None when there is none."""
         with self._cursors.after(partition, after) as cursor:
             if cursor is None:
                 return None
-            found = cursor.take(limit, max_bytes, wait_s, self._closed.is_set)
-            if (
-                not found
-                and not wait_s
-                and self._cluster.latest([(self._topic, partition)])[self._topic, partition] > cursor.next
-            ):
-                found = self._take_there(cursor, limit, max_bytes)
+            if wait_s:
+                found = cursor.take(limit, max_bytes, wait_s, self._closed.is_set)
+            else:
+                place = (self._topic, partition)
+                end = self._cluster.latest([place])[place]
+                found = self._take_there(cursor, limit, max_bytes, end) if end > cursor.next else []
             return self._piece(cursor, found, after, None)
 
     def _read_from(self, partition: int, after: Position | None, limit: int, max_bytes: int, wait_s: float) -> Piece:
@@ -158,7 +159,7 @@ class KafkaBus:
         with self._cursors.at(partition, start) as cursor:
             try:
                 if there:
-                    found = self._take_there(cursor, limit, max_bytes)
+                    found = self._take_there(cursor, limit, max_bytes, ends.next)
                 else:
                     found = cursor.take(limit, max_bytes, wait_s, self._closed.is_set)
             except Strayed:
@@ -170,9 +171,9 @@ class KafkaBus:
                 found = cursor.take(limit, max_bytes, 0.0, self._closed.is_set)
             return self._piece(cursor, found, after if lost is None else None, lost)
 
-    def _take_there(self, cursor: Cursor, limit: int, max_bytes: int) -> list[Found]:
-        """What is known to be there."""
-        found = cursor.take(limit, max_bytes, self._timeout_s, self._closed.is_set)
+    def _take_there(self, cursor: Cursor, limit: int, max_bytes: int, end: int) -> list[Found]:
+        """What is known to be there, up to that entry."""
+        found = cursor.take(limit, max_bytes, self._timeout_s, self._closed.is_set, end)
         if not found and not self._closed.is_set():
             raise Unavailable(f"Kafka at {self._cluster.servers} does not hand out entry {cursor.next}")
         return found

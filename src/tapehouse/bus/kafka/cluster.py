@@ -31,6 +31,7 @@ _AWAY = frozenset(
         "_TIMED_OUT_QUEUE",
         "_MSG_TIMED_OUT",
         "_RESOLVE",
+        "_NODE_UPDATE",
         "_WAIT_COORD",
         "_UNKNOWN_TOPIC",
         "_UNKNOWN_PARTITION",
@@ -38,6 +39,26 @@ _AWAY = frozenset(
         "_STATE",
         "UNKNOWN_TOPIC_OR_PART",
         "UNKNOWN_TOPIC_ID",
+    }
+)
+# What is said of partitions while they change hands, or are being made: it passes by itself.
+_LEADERLESS = frozenset(
+    {
+        "_NOENT",  # "no leaders found"
+        "NOT_LEADER_FOR_PARTITION",
+        "LEADER_NOT_AVAILABLE",
+        "BROKER_NOT_AVAILABLE",
+        "REPLICA_NOT_AVAILABLE",
+        "FENCED_LEADER_EPOCH",
+        "UNKNOWN_LEADER_EPOCH",
+        "OFFSET_NOT_AVAILABLE",
+        "NOT_ENOUGH_REPLICAS",
+        "NOT_CONTROLLER",
+        "NOT_COORDINATOR",
+        "COORDINATOR_NOT_AVAILABLE",
+        "COORDINATOR_LOAD_IN_PROGRESS",
+        "REQUEST_TIMED_OUT",
+        "NETWORK_EXCEPTION",
     }
 )
 _TOO_LARGE = frozenset({"MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE"})
@@ -60,8 +81,8 @@ class Cluster:
     at most about `timeout_s` and raises `Unavailable` when it is not answered by then.
     """
 
-    def __init__(self, servers: str, config: Mapping[str, str], timeout_s: float) -> None:
-        self.timeout_s = timeout_s
+    def __init__(self, servers: str, config: Mapping[str, str], timeout_s: float, compression: str) -> None:
+        self.timeout_s, self._compression = timeout_s, compression
         self._config: dict[str, Any] = {
             "client.id": "tapehouse",
             "socket.timeout.ms": _ms(max(timeout_s, 1.0)),
@@ -99,7 +120,7 @@ class Cluster:
             "request.timeout.ms": _ms(self.timeout_s),
             "message.max.bytes": max_bytes,
             "batch.size": max_bytes,
-            "compression.type": "lz4",
+            "compression.type": self._compression,
         }
         with faults(self._servers):
             return Producer({**config, **self._config}, logger=_LOGGER)
@@ -170,36 +191,45 @@ class Cluster:
         """The offsets of the first entry and of the one that comes next."""
         from confluent_kafka.admin import OffsetSpec
 
-        asked = [self._offsets({(name, partition): spec}) for spec in (OffsetSpec.earliest(), OffsetSpec.latest())]
-        first, following = (self._settled(each)[name, partition] for each in asked)
-        return first, following
+        place = (name, partition)
+        first, following = self._offsets({place: OffsetSpec.earliest()}, {place: OffsetSpec.latest()})
+        return first[place], following[place]
 
     def latest(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """The offset that comes next, for each (topic, partition)."""
         from confluent_kafka.admin import OffsetSpec
 
-        return self._settled(self._offsets({place: OffsetSpec.latest() for place in places}))
+        return self._offsets({place: OffsetSpec.latest() for place in places})[0]
 
     def since(self, name: str, partition: int, time_ms: int) -> int | None:
         """The offset of the first entry of that time or later; None: all are older."""
         from confluent_kafka.admin import OffsetSpec
 
-        asked = self._offsets({(name, partition): OffsetSpec.for_timestamp(time_ms)})
-        found = self._settled(asked)[name, partition]
+        place = (name, partition)
+        found = self._offsets({place: OffsetSpec.for_timestamp(time_ms)})[0][place]
         return None if found < 0 else found
 
-    def _offsets(self, wanted: Mapping[tuple[str, int], OffsetSpec]) -> dict[Any, Future[Any]]:
+    def _offsets(self, *wanted: Mapping[tuple[str, int], OffsetSpec]) -> list[dict[tuple[str, int], int]]:
+        """The offsets, once the partitions have leaders that know them; each of the questions at the same time."""
+        from confluent_kafka import KafkaException
+
+        end = time.monotonic() + self.timeout_s
+        with faults(self._servers):
+            while True:
+                asked = [self._asked_offsets(each) for each in wanted]
+                try:
+                    return [{at: int(future.result().offset) for at, future in each.items()} for each in asked]
+                except KafkaException as exc:
+                    if error_of(exc).name() not in _LEADERLESS or time.monotonic() > end:
+                        raise
+                time.sleep(_POLL_S)
+
+    def _asked_offsets(self, wanted: Mapping[tuple[str, int], OffsetSpec]) -> dict[tuple[str, int], Future[Any]]:
         from confluent_kafka import TopicPartition
 
-        with faults(self._servers):
-            asked: dict[Any, Future[Any]] = self._admin.list_offsets(
-                {TopicPartition(*place): spec for place, spec in wanted.items()}, request_timeout=self.timeout_s
-            )
-            return asked
-
-    def _settled(self, asked: Mapping[Any, Future[Any]]) -> dict[tuple[str, int], int]:
-        with faults(self._servers):
-            return {(at.topic, at.partition): int(future.result().offset) for at, future in asked.items()}
+        specs = {TopicPartition(*place): spec for place, spec in wanted.items()}
+        asked: dict[Any, Future[Any]] = self._admin.list_offsets(specs, request_timeout=self.timeout_s)
+        return {(at.topic, at.partition): future for at, future in asked.items()}
 
     def drop_before(self, name: str, partition: int, offset: int) -> None:
         """Let the brokers delete the entries before that one."""
@@ -253,6 +283,6 @@ def translated(error: KafkaError, servers: str) -> TapehouseError:
         make = LimitExceeded
     elif name in _NO_ROOM:
         make = LogFull
-    elif name in _AWAY or error.retriable():
+    elif name in _AWAY or name in _LEADERLESS or error.retriable():
         make = Unavailable
     return make(text, kafka=name)

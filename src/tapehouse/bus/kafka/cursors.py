@@ -61,10 +61,15 @@ class Cursor:
         with faults(self._cluster.servers):
             self._consumer.assign([TopicPartition(*self._place, offset)])
 
-    def take(self, limit: int, max_bytes: int, wait_s: float, stopped: Callable[[], bool]) -> list[Found]:
-        """What comes next, waiting so long for it. Raises `Strayed` when the next one is another than it should be."""
-        if not self._held:
-            self._fetch(limit, wait_s, stopped)
+    def take(self, limit: int, max_bytes: int, wait_s: float, stopped: Callable[[], bool], end: int = 0) -> list[Found]:
+        """What comes next, waiting so long for the first, or for all before `end`.
+
+        Raises `Strayed` when the next one is another than it should be.
+        """
+        deadline = time.monotonic() + wait_s
+        self._fetch(limit, deadline, stopped)
+        while self._held and self._wanting(limit, max_bytes, end) and self._fetch_more(limit, deadline, stopped):
+            pass
         taken: list[Found] = []
         size = 0
         while self._held and len(taken) < limit and self._held[0].offset == self.next:
@@ -82,18 +87,27 @@ class Cursor:
         """After `Strayed`: the number of the entry that is there in place of the next one, if there is one."""
         return self._held[0].offset if self._held else None
 
-    def _fetch(self, limit: int, wait_s: float, stopped: Callable[[], bool]) -> None:
-        end = time.monotonic() + wait_s
-        while not (self._held or self._strayed or stopped()):
-            left = end - time.monotonic()
-            message = self._consumer.poll(max(0.0, min(left, _SLICE_S)))
-            if message is not None:
-                self._keep(message)
-            elif left <= 0:
+    def _wanting(self, limit: int, max_bytes: int, end: int) -> bool:
+        """Whether more than what is held is there and asked for."""
+        held = self._held
+        return held[-1].offset + 1 < end and len(held) < limit and sum(len(each.data) for each in held) < max_bytes
+
+    def _fetch(self, limit: int, deadline: float, stopped: Callable[[], bool]) -> None:
+        while not (self._held or self._strayed):
+            if not self._fetch_more(limit, deadline, stopped):
                 return
-        if self._held and limit > 1:
-            for message in self._consumer.consume(min(limit - 1, _AT_ONCE), 0):
-                self._keep(message)
+
+    def _fetch_more(self, limit: int, deadline: float, stopped: Callable[[], bool]) -> bool:
+        """False once nobody waits any more."""
+        left = deadline - time.monotonic()
+        message = self._consumer.poll(max(0.0, min(left, _SLICE_S)))
+        if message is None:
+            return left > 0 and not stopped() and not self._strayed
+        self._keep(message)
+        if limit > 1:
+            for each in self._consumer.consume(min(limit - 1, _AT_ONCE), 0):
+                self._keep(each)
+        return not self._strayed
 
     def _keep(self, message: Message) -> None:
         error = message.error()
