@@ -14,7 +14,7 @@ run: setup ## Set up, load the example data into ./data, serve, and print the ad
 
 test: setup-test ## Set up what the tests need, check the code, run every test
 	@tools/parts.sh
-	@tools/kafka.sh
+	@tools/kafka.sh || echo "Kafka could not be fetched: its tests are left out"
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 

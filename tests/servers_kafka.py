@@ -105,7 +105,8 @@ class Broker:
             time.sleep(POLL_S)
 
     def _format(self, properties: Path) -> None:
-        name = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # An "A" first, since a name that begins with "-" is taken for an option.
+        name = base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
         command = [*_java(), "kafka.tools.StorageTool", "format", "--standalone", "-t", name, "-c", str(properties)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
         assert done.returncode == 0, done.stderr
@@ -266,14 +267,19 @@ class Proxy:
             while data := source.recv(1 << 16):
                 if outward and self._cut_when is not None and self._cut_when(data):
                     break
+                deaf = outward and self._deaf_when is not None and self._deaf_when(data)
+                if deaf:
+                    source.shutdown(socket.SHUT_WR)  # before there can be an answer
                 sink.sendall(data)
-                if outward and self._deaf_when is not None and self._deaf_when(data):
+                if deaf:
                     break
         except OSError:
             pass
         finally:
             for each in (source, sink):
                 _hang_up(each)
+            if self._refuses:
+                self.refuse()
 
     def cut_before(self, text: bytes, *, for_good: bool = False) -> None:
         """Hang up, once or for good, in place of passing on what has this text."""
@@ -289,8 +295,7 @@ class Proxy:
                 return False
             self._cut_when = self._deaf_when = None
             self.cuts += 1
-            if for_good:
-                self.refuse()
+            self._refuses = for_good
             return True
 
         return met

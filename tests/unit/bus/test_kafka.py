@@ -258,7 +258,7 @@ def test_a_large_state_is_seen_whole_by_others_and_not_kept_twice(opens: Opens) 
     one.commit("derive", {0: at}, b"last")
     again = opens()
     assert again.committed("derive") == one.committed("derive") == Committed({0: at, 1: at}, b"last")
-    assert sum(len(parts.bytes) for parts in again._places.groups._groups["derive"].parts.values()) <= 2
+    assert sum(len(parts.bytes) for parts in again._places._groups._groups["derive"].parts.values()) <= 2
 
 
 def test_commits_of_several_processes_are_together(opens: Opens) -> None:

@@ -100,17 +100,11 @@ class KafkaBus:
         offsets = self._writer.send(partition, messages)
         self._sizes[partition].add([len(message.value or b"") for message in messages])
         if offsets and offsets[0] < before:
-            self._went_back(partition, offsets[0], epochs[-1].epoch)
+            self._places.went_back(partition, offsets[0], epochs[-1].epoch)
         if offsets:
             self._places.reached(partition, offsets[-1] + 1)
         known = Ends(0, 0, self._places.epochs_of(partition))
         return [known.at(offset) for offset in offsets]
-
-    def _went_back(self, partition: int, offset: int, epoch: int) -> None:
-        """An entry got a number that another had: the topic is a new one, or has lost its end."""
-        self._places.verify(always=True)
-        if self._places.epochs_of(partition)[-1].epoch == epoch:
-            self._places.cut(partition, offset)
 
     def read(
         self,
@@ -156,7 +150,7 @@ class KafkaBus:
         there = start < ends.next
         if not there and (lost or not wait_s):
             return Piece([], lost)
-        with self._cursors.at(partition, start) as cursor:
+        with self._cursors.at(partition, start, ends.epochs) as cursor:
             try:
                 if there:
                     found = self._take_there(cursor, limit, max_bytes, ends.next)
@@ -181,21 +175,18 @@ class KafkaBus:
     def _piece(self, cursor: Cursor, found: list[Found], after: Position | None, lost: Lost | None) -> Piece:
         """What was found, and where the reader stands then."""
         partition = cursor.partition
-        epochs = self._places.epochs_of(partition)
-        self._check_stamps(found, {b"%d" % began.epoch for began in epochs} | {b""})
-        if self._places.epochs_of(partition) != epochs:
+        stamps = {b"%d" % began.epoch for began in cursor.epochs} | {b""}
+        if any(each.stamp not in stamps for each in found):
+            self._places.verify(always=True)
+        if self._places.epochs_of(partition) != cursor.epochs:
             raise Strayed
-        known = Ends(0, 0, epochs)
+        known = Ends(0, 0, cursor.epochs)
         logged = [self._decoded(known.at(each.offset), each.data) for each in found]
         if found:
             self._places.reached(partition, cursor.next)
             self._sizes[partition].add([len(each.data) for each in found])
         cursor.after = logged[-1].position if logged else after
         return Piece(logged, lost)
-
-    def _check_stamps(self, found: list[Found], known: set[bytes]) -> None:
-        if any(each.stamp not in known for each in found):
-            self._places.verify(always=True)
 
     def _decoded(self, position: Position, data: bytes) -> Logged:
         try:
@@ -231,21 +222,23 @@ class KafkaBus:
         """See `Bus.commit`."""
         self._check_open()
         self._places.verify()
-        self._places.writer.send(GROUPS, self._places.groups.commit(group, positions, state))
+        with self._places.groups(read=False) as groups:
+            messages = groups.commit(group, positions, state)
+        self._places.writer.send(GROUPS, messages)
         for member in self._members.get(group, ()):
             member.mirror(positions)
 
     def committed(self, group: str) -> Committed:
         """See `Bus.committed`."""
         self._places.verify()
-        self._places.read_groups()
-        return self._places.groups.committed(group)
+        with self._places.groups() as groups:
+            return groups.committed(group)
 
     def groups(self) -> list[str]:
         """See `Bus.groups`."""
         self._places.verify()
-        self._places.read_groups()
-        return self._places.groups.names()
+        with self._places.groups() as groups:
+            return groups.names()
 
     def join(self, group: str) -> Membership:
         """See `Bus.join`; for Kafka's tools the group is `TOPIC.GROUP`. Waits until there is a first share."""

@@ -118,8 +118,9 @@ class Cluster:
             "linger.ms": _ms(min(LINGER_S, self.timeout_s / 2)),
             "message.timeout.ms": _ms(self.timeout_s),
             "request.timeout.ms": _ms(self.timeout_s),
-            "message.max.bytes": max_bytes,
-            "batch.size": max_bytes,
+            # The driver counts what is its own in a batch; ours is what the messages may have.
+            "message.max.bytes": max_bytes + _OWN // 2,
+            "batch.size": max_bytes + _OWN // 2,
             "compression.type": self._compression,
         }
         with faults(self._servers):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from tapehouse.bus.base import Began
 from tapehouse.bus.kafka.cluster import Cluster, faults, translated
 from tapehouse.bus.recent import ENTRY_BYTES
 from tapehouse.model import Position
@@ -49,15 +50,17 @@ class Cursor:
         self._strayed = False
         self.partition = partition
         self.next = 0
+        self.epochs: tuple[Began, ...] = ()
+        """Those of the partition when it was started: what it finds later may be of another one."""
         self.after: Position | None = None
         """Where the reader stands who got the last entry that this one gave."""
 
-    def start(self, offset: int) -> None:
-        """Stand before that entry."""
+    def start(self, offset: int, epochs: tuple[Began, ...]) -> None:
+        """Stand before that entry of a partition with those epochs."""
         from confluent_kafka import TopicPartition
 
         self._held.clear()
-        self._strayed, self.after, self.next = False, None, offset
+        self._strayed, self.after, self.next, self.epochs = False, None, offset, epochs
         with faults(self._cluster.servers):
             self._consumer.assign([TopicPartition(*self._place, offset)])
 
@@ -147,8 +150,8 @@ class Cursors:
             yield cursor
 
     @contextmanager
-    def at(self, partition: int, offset: int) -> Iterator[Cursor]:
-        """One that stands before that entry."""
+    def at(self, partition: int, offset: int, epochs: tuple[Began, ...]) -> Iterator[Cursor]:
+        """One that stands before that entry; see `Cursor.start`."""
         with self._lock:
             full = len(self._idle) >= MAX_IDLE
             cursor = next((each for each in self._idle if full and each.partition == partition), None)
@@ -156,7 +159,7 @@ class Cursors:
                 self._idle.remove(cursor)
         cursor = cursor or Cursor(self._cluster, self._topic, partition)
         with self._lent(cursor):
-            cursor.start(offset)
+            cursor.start(offset, epochs)
             yield cursor
 
     @contextmanager

@@ -26,10 +26,13 @@ class Follower:
         self._next = 0
         self._lock = threading.Lock()
         self._consumer: Consumer | None = None
+        self._closed = False
 
     def catch_up(self, end: int | None = None) -> bool:
         """Apply all there is now, or what is before `end`; False when the partition has less than was read of it."""
         with self._lock:
+            if self._closed:
+                raise Unavailable(f"the log's journal {self._place[0]} is closed, or is read anew")
             end = self._cluster.latest([self._place])[self._place] if end is None else end
             if end > self._next:
                 self._read_to(end)
@@ -43,7 +46,7 @@ class Follower:
             self._consumer = self._cluster.consumer({"fetch.wait.max.ms": 10})
         patience = time.monotonic() + self._cluster.timeout_s
         with faults(self._cluster.servers):
-            self._consumer.assign([TopicPartition(*self._place, 0 if self._next == 0 else self._next)])
+            self._consumer.assign([TopicPartition(*self._place, self._next)])
             while self._next < end:
                 for message in self._consumer.consume(1, 0.1) + self._consumer.consume(_AT_ONCE, 0):
                     if self._took(message, end):
@@ -67,6 +70,7 @@ class Follower:
     def close(self) -> None:
         """Let go of the connection; idempotent."""
         with self._lock:
+            self._closed = True
             if self._consumer is not None:
                 self._consumer.close()
                 self._consumer = None

@@ -73,7 +73,9 @@ class Epochs:
         began = Began(begins.epoch, begins.offset)
         if begins.partition is not None:
             if begins.topic_id == self.topic_id and begins.follows == self.newest(begins.partition):
-                self._later[begins.partition] = (*self._later.get(begins.partition, ()), began)
+                # Two that saw the end was gone may tell of it in the other order: what the lower one says goes.
+                before = [each for each in self._later.get(begins.partition, ()) if each.offset < began.offset]
+                self._later[begins.partition] = (*before, began)
         elif begins.follows == self.newest(_NO_PARTITION) and begins.topic_id not in self._former:
             self._former |= {begins.topic_id}
             self.topic_id, self._base, self._later = begins.topic_id, began, {}

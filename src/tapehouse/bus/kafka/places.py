@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from tapehouse.bus.base import Began, Survives
 from tapehouse.bus.kafka.cluster import Cluster, Topic, room
@@ -35,7 +36,7 @@ class Places:
     ) -> None:
         self._cluster, self.name, self.journal = cluster, name, f"{name}-groups"
         self._wanted, self._replicas, self._changed = partitions, replicas, changed
-        self._lock = threading.RLock()
+        self._lock, self._groups_lock = threading.RLock(), threading.Lock()
         self._verified = 0.0
         self._journal_id = ""
         self._ends: dict[int, int] = {}
@@ -51,9 +52,9 @@ class Places:
 
     def _forget(self) -> None:
         """Begin to read the journal."""
-        self.epochs, self.groups = Epochs(), Groups()
-        self._epochs_read = Follower(self._cluster, self.journal, EPOCHS, self.epochs.apply)
-        self._groups_read = Follower(self._cluster, self.journal, GROUPS, self.groups.apply)
+        self._epochs, self._groups = Epochs(), Groups()
+        self._epochs_read = Follower(self._cluster, self.journal, EPOCHS, self._epochs.apply)
+        self._groups_read = Follower(self._cluster, self.journal, GROUPS, self._groups.apply)
 
     def _found(self) -> dict[str, Topic]:
         """Both topics, made if they are not there."""
@@ -100,7 +101,7 @@ class Places:
 
     def _verify(self) -> bool:
         """Whether all is as the journal has it; if not, the journal has it now, or somebody else was faster."""
-        known, ends = self.epochs.topic_id, dict(self._ends)
+        known, ends = self._epochs.topic_id, dict(self._ends)
         found = self._found()
         if found[self.journal].id != self._journal_id:
             self._close_followers()
@@ -108,19 +109,19 @@ class Places:
             self.writer.renew()
             self._journal_id = found[self.journal].id
             self._catch_up_epochs()
-            known = self.epochs.topic_id
+            known = self._epochs.topic_id
             found = self._found()
         latest = self._latest()
         self._follow(self._epochs_read, latest[self.journal, EPOCHS])
-        if self.epochs.topic_id != known:
+        if self._epochs.topic_id != known:
             self._renew()
             return False
         if found[self.name].id != known:
-            self._declare(self.epochs.renewed(found[self.name].id))
+            self._declare(self._epochs.renewed(found[self.name].id))
             return False
         for partition, end in ends.items():
             if latest[self.name, partition] < end:
-                self.cut(partition, latest[self.name, partition])
+                self._declare(self._epochs.cut(partition, latest[self.name, partition]))
                 return False
         return True
 
@@ -137,16 +138,21 @@ class Places:
         self._ends = {}
         self._changed()
 
-    def cut(self, partition: int, offset: int) -> None:
-        """A new epoch begins there, since what followed is gone."""
+    def went_back(self, partition: int, offset: int, epoch: int) -> None:
+        """An entry got a number that another had in that epoch: the topic is a new one, or has lost its end."""
         with self._lock:
-            self._declare(self.epochs.cut(partition, offset))
+            self._ends[partition] = min(offset, self._ends.get(partition, 0))
+            self.verify(always=True)
+            newest = self._epochs.of(partition)[-1]
+            if newest.epoch == epoch or newest.offset > offset:
+                self._declare(self._epochs.cut(partition, offset))
 
     def _check_commits(self) -> None:
         """A log that ends before what a group came to lost its end while nobody watched."""
-        self.read_groups()
-        for partition, position in self.groups.positions():
-            if partition < self.partitions and position.epoch == self.epochs.newest(partition):
+        with self.groups() as groups:
+            committed = groups.positions()
+        for partition, position in committed:
+            if partition < self.partitions and position.epoch == self._epochs.newest(partition):
                 self.reached(partition, position.offset + 1)
         self.verify(always=True)
 
@@ -161,12 +167,15 @@ class Places:
 
     def epochs_of(self, partition: int) -> tuple[Began, ...]:
         """The epochs of a partition, oldest first."""
-        return self.epochs.of(partition)
+        return self._epochs.of(partition)
 
-    def read_groups(self) -> None:
-        """Learn of all commits there are."""
-        with self._lock:
-            self._follow(self._groups_read, None)
+    @contextmanager
+    def groups(self, *, read: bool = True) -> Iterator[Groups]:
+        """The groups, nobody else's meanwhile, and by default with all commits there are."""
+        with self._groups_lock:
+            if read:
+                self._follow(self._groups_read, None)
+            yield self._groups
 
     def _catch_up_epochs(self) -> None:
         self._follow(self._epochs_read, None)

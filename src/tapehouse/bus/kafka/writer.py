@@ -201,7 +201,6 @@ class Writer:
         if self._closed:
             raise Unavailable(f"the log in {self._topic} is closed")
         if self._producer is None:
-            # The driver's own limit counts less than ours does, and so never cuts a parcel.
             self._producer = self._cluster.producer(self._max_bytes)
         return self._producer
 
