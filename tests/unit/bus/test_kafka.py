@@ -21,7 +21,7 @@ from tests.servers_kafka import Broker, Proxy, free_ports, shared_broker
 from tapehouse.bus.base import Committed, Lost, Retention, Survives
 from tapehouse.bus.kafka import KafkaBus
 from tapehouse.codec.live.entries import table_of
-from tapehouse.errors import LimitExceeded, LogDamaged, Unavailable, Unsettled
+from tapehouse.errors import LimitExceeded, LogDamaged, MissingExtra, Unavailable, Unsettled
 from tapehouse.model import Position
 
 pytestmark = pytest.mark.kafka
@@ -245,6 +245,12 @@ def test_a_wrong_address_is_said() -> None:
     (port,) = free_ports(1)
     with pytest.raises(Unavailable, match=str(port)):
         KafkaBus(f"127.0.0.1:{port}", "log", timeout_s=0.5)
+
+
+def test_without_the_driver_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "confluent_kafka.admin", None)
+    with pytest.raises(MissingExtra, match=r"tapehouse\[kafka\]"):
+        KafkaBus("127.0.0.1:1", "log")
 
 
 def test_a_large_state_is_seen_whole_by_others_and_not_kept_twice(opens: Opens) -> None:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from tapehouse.bus.kafka.cluster import Cluster, error_of, translated
+from tapehouse.bus.kafka.cluster import Cluster, error_of, faults, translated
 from tapehouse.errors import LimitExceeded, TapehouseError, Unavailable, Unsettled
 
 if TYPE_CHECKING:
@@ -201,7 +201,12 @@ class Writer:
         if self._closed:
             raise Unavailable(f"the log in {self._topic} is closed")
         if self._producer is None:
-            self._producer = self._cluster.producer(self._max_bytes)
+            producer = self._cluster.producer(self._max_bytes)
+            with faults(
+                self._cluster.servers
+            ):  # before anything is sent, who is not there can be told from who is slow
+                producer.list_topics(self._topic, self._cluster.timeout_s)
+            self._producer = producer
         return self._producer
 
     def renew(self) -> None:
