@@ -403,6 +403,17 @@ def test_an_append_larger_than_a_batch_is_in_order_and_a_larger_entry_is_refused
         bus.close()
 
 
+def test_several_that_open_a_new_log_at_once_agree(opens: Opens) -> None:
+    positions: list[Position] = []
+    threads = [threading.Thread(target=lambda: positions.extend(opens().append(0, [entry(1)]))) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert sorted(at.offset for at in positions) == [0, 1, 2, 3]
+    assert len({at.epoch for at in positions}) == 1
+
+
 def test_many_partitions_and_appends_at_once(opens: Opens) -> None:
     bus = opens(partitions=4)
     found: dict[int, list[Position]] = {partition: [] for partition in range(4)}

@@ -34,9 +34,11 @@ class Follower:
             if self._closed:
                 raise Unavailable(f"the log's journal {self._place[0]} is closed, or is read anew")
             end = self._cluster.latest([self._place])[self._place] if end is None else end
+            if end < self._next:
+                return False
             if end > self._next:
-                self._read_to(end)
-            return end >= self._next
+                self._read_to(end)  # and what came since the end was asked for
+            return True
 
     def _read_to(self, end: int) -> None:
         from confluent_kafka import TopicPartition
