@@ -10,7 +10,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.parts"]
+pytest_plugins = ["tests.parts", "tests.servers_kafka"]
 
 settings.register_profile(
     "quick",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
+from tests.servers_kafka import shared_broker
 
 from tapehouse.bus.memory import MemoryBus
 from tapehouse.bus.sqlite import SQLiteBus
@@ -32,14 +35,29 @@ def sqlite(folder: Path) -> Iterator[Open]:
     yield opened
 
 
-BUSES: dict[str, Callable[[Path], Any]] = {"memory": memory, "sqlite": sqlite}
+@contextmanager
+def kafka(folder: Path) -> Iterator[Open]:
+    from tapehouse.bus.kafka import KafkaBus
+
+    topic = f"log-{uuid.uuid4().hex[:8]}"
+    broker = shared_broker()
+
+    def opened(**options: Any) -> KafkaBus:
+        return KafkaBus(broker, topic, **{"partitions": 2, **options})
+
+    yield opened
+
+
+kafka.marks = pytest.mark.kafka  # type: ignore[attr-defined]
+
+BUSES: dict[str, Callable[[Path], Any]] = {"memory": memory, "sqlite": sqlite, "kafka": kafka}
 """Name -> a context in which one place for a log is there, and that gives a function which opens it."""
 
 LIMITED = ("memory", "sqlite")
 """Those that a `max_bytes` keeps small."""
-DURABLE = ("sqlite",)
+DURABLE = ("sqlite", "kafka")
 """Those of which a second one finds what the first one left."""
-SHARED = ()
+SHARED = ("kafka",)
 """Those that several processes use at once."""
 
 
