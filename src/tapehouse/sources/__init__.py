@@ -1,0 +1,1 @@
+"""Where live data comes from: feeds of this process, simulated or replayed."""
