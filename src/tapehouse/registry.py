@@ -36,7 +36,7 @@ def open_store(url: str, **options: Any) -> Store:
 
 
 def open_bus(url: str, **options: Any) -> Bus:
-    """The log at that URL, opened: `memory://` or `sqlite:///folder`; see `open_store` for what can be raised."""
+    """The log at that URL, opened: see `BUSES` for the forms, `open_store` for what can be raised."""
     bus: Bus = open_backend("bus", BUSES, url, options)
     return bus
 
@@ -89,6 +89,15 @@ def _folder(setting: str, rest: str) -> tuple[Path]:
     return (Path(path),)
 
 
+def _brokers(setting: str, rest: str) -> tuple[str, str]:
+    servers, _, topic = rest.partition("/")
+    if not servers or not topic or "/" in topic:
+        raise InvalidSetting(
+            f"{setting}: brokers and a topic follow, `kafka://HOST:PORT,HOST:PORT/TOPIC`", setting=setting
+        )
+    return servers, topic
+
+
 def _forms(backends: Mapping[str, Backend]) -> str:
     return ", ".join(f"{scheme}://" for scheme in backends)
 
@@ -104,5 +113,6 @@ STORES = {
 BUSES = {
     "sqlite": Backend("tapehouse.bus.sqlite:SQLiteBus", _folder, options=frozenset({"max_bytes"})),
     "memory": Backend("tapehouse.bus.memory:MemoryBus", _nothing, options=frozenset({"max_bytes"})),
+    "kafka": Backend("tapehouse.bus.kafka:KafkaBus", _brokers, extra="kafka"),
 }
 """The buses that there are."""

@@ -122,6 +122,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         _says("Bytes that the log may take; what is stored goes first, and when it is full, ingest is refused.", ge=1),
     ] = 32 * 1024**3
+    simulate_per_s: Annotated[
+        float, _says("Trades a second of a simulated market that feeds this server; 0: none.", ge=0)
+    ] = 0.0
+    simulate_symbols: Annotated[int, _says("Symbols of that market.", ge=1, le=100_000)] = 20
     compact_interval_s: Annotated[
         float, _says("How often settled rows are moved into the archive; 0: only when asked.", ge=0)
     ] = 60.0

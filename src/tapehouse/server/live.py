@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,11 +27,13 @@ from tapehouse.errors import TapehouseError
 from tapehouse.ingest.checks import Window
 from tapehouse.ingest.desk import GROUP as INGEST
 from tapehouse.ingest.desk import Desk
+from tapehouse.ingest.feeder import Feeder
 from tapehouse.model import Position
 from tapehouse.record.base import decode_position
 from tapehouse.record.recorder import Recorder
 from tapehouse.registry import open_bus
 from tapehouse.settings import Settings
+from tapehouse.sources.sim import SimFeed, SimMarket
 from tapehouse.store.base import Capability, Store
 from tapehouse.store.tables import conform
 from tapehouse.stream.base import StreamLimits
@@ -38,6 +41,7 @@ from tapehouse.stream.hub import Hub
 from tapehouse.stream.sessions import Streaming
 
 TRIM_EVERY_S = 10.0
+_SIM_HEARTBEAT_S = 30.0
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +61,9 @@ def live_half(store: Store, settings: Settings) -> Iterator[Live]:
             live.records = recorder = Recorder(bus, keeps_up, flush_s=settings.record_interval_s)
             threads.append(threading.Thread(target=recorder.run, args=(stop,), name="recorder"))
         threads.append(threading.Thread(target=_trim, args=(live, settings, stop), name="trimmer"))
+        if settings.simulate_per_s:
+            feeder = Feeder(_simulation(settings), desk)
+            threads.append(threading.Thread(target=feeder.run, args=(stop,), name="simulation"))
         for thread in threads:
             thread.start()
         yield live
@@ -67,6 +74,13 @@ def live_half(store: Store, settings: Settings) -> Iterator[Live]:
             if thread.ident is not None:
                 thread.join()
         bus.close()
+
+
+def _simulation(settings: Settings) -> SimFeed:
+    """A market that is always open, another one at each start."""
+    now = time.time_ns()
+    market = SimMarket(settings.simulate_symbols, seed=now % 2**32, trades_per_s=settings.simulate_per_s, start_ns=now)
+    return SimFeed(market, heartbeat_s=_SIM_HEARTBEAT_S)
 
 
 def bus_url(store: Store, settings: Settings) -> str:
