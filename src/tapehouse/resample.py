@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tapehouse import sums
 from tapehouse.errors import InvalidRequest
 
 UNKNOWN_TRADES = -1
@@ -115,6 +116,10 @@ class _Runs:
         first = np.searchsorted(symbol, np.unique(symbol))
         return cls(bucket, at[symbol, bucket], at[symbol, bucket + 1], first)
 
+    def sum(self, column: np.ndarray) -> np.ndarray:
+        """The sum of each bucket's values, whatever their order (`sums`)."""
+        return sums.reduce(column[: self.end[-1]], self.start) if len(self.start) else column[:0]
+
     def reduce(self, ufunc: np.ufunc, column: np.ndarray) -> np.ndarray:
         """`ufunc` over each bucket's values; the buckets with rows are adjacent, so that reduceat sees no others."""
         if not len(self.start):
@@ -126,7 +131,7 @@ class _Runs:
 def resample(rows: Rows, edges: np.ndarray) -> Bars:
     """Open first, high max, low min, close last, volume and trades sum, vwap weighted by volume, adj_close last."""
     runs = _Runs.of(rows.times, edges)
-    volume = runs.reduce(np.add, rows.volume)
+    volume = runs.sum(rows.volume)
     made = Rows(
         times=edges[runs.buckets],
         open=rows.open[runs.start],
@@ -143,7 +148,7 @@ def resample(rows: Rows, edges: np.ndarray) -> Bars:
 
 def _vwap(runs: _Runs, price: np.ndarray, volume: np.ndarray, total: np.ndarray) -> np.ndarray:
     # A part without volume has no say in the price, whether or not it knows its own.
-    turnover = runs.reduce(np.add, np.where(volume == 0, 0.0, price * volume))
+    turnover = runs.sum(np.where(volume == 0, 0.0, price * volume))
     return _ratio(turnover, total)
 
 
@@ -222,7 +227,7 @@ def check_measures(measures: Sequence[str], known: Sequence[str]) -> None:
 
 def _measure_vwap(rows: Rows, runs: _Runs) -> np.ndarray:
     price = rows.close if rows.vwap is None else np.where(np.isnan(rows.vwap), rows.close, rows.vwap)
-    return _vwap(runs, price, rows.volume, runs.reduce(np.add, rows.volume))
+    return _vwap(runs, price, rows.volume, runs.sum(rows.volume))
 
 
 def _measure_trades(rows: Rows, runs: _Runs) -> np.ndarray:
@@ -255,7 +260,7 @@ _MEASURES: dict[str, Callable[[Rows, _Runs], np.ndarray]] = {
     "high": lambda rows, runs: runs.reduce(np.maximum, rows.high),
     "low": lambda rows, runs: runs.reduce(np.minimum, rows.low),
     "close": lambda rows, runs: rows.close[runs.end - 1],
-    "volume": lambda rows, runs: runs.reduce(np.add, rows.volume),
+    "volume": lambda rows, runs: runs.sum(rows.volume),
     "vwap": _measure_vwap,
     "count": lambda rows, runs: (runs.end - runs.start).astype(np.float64),
     "trades": _measure_trades,

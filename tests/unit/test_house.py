@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "tapehouse"
 
 # The same table, in words: docs/design/package.md.
-FOUNDATION = {"errors", "model", "times", "calendars", "resample", "codec", "settings", "failpoints"}
+FOUNDATION = {"errors", "model", "times", "calendars", "resample", "sums", "codec", "settings", "failpoints"}
 COMPOSITION = {"server", "cli", "__main__", "client.embedded"}
 PUBLIC = ""
 """The package itself: it exports the client's names."""
