@@ -116,6 +116,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_future_s: Annotated[float, _says("Live records from further ahead than that are set aside.", gt=0)] = 5.0
     max_late_s: Annotated[float, _says("Live records that are older than that are set aside.", gt=0)] = 7 * 86_400.0
     grace_s: Annotated[float, _says("How long after its end a bar waits for late trades.", ge=0)] = 2.0
+    derive_intervals: Annotated[tuple[str, ...], _says("Bars that are made of live trades; none: no bars.")] = (
+        "1s",
+        "1m",
+        "5m",
+        "1h",
+        "1d",
+    )
     record_interval_s: Annotated[float, _says("How long live records wait to be stored together.", gt=0)] = 0.5
     log_keep_s: Annotated[float, _says("How long the log keeps what is stored.", ge=0)] = 7 * 86_400.0
     log_max_bytes: Annotated[

@@ -68,10 +68,10 @@ def reduce(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     if largest * len(values) < _EXACT_INTEGER and (np.floor(values) == values).all():
         whole: np.ndarray = np.add.reduceat(values, starts)
         return whole
-    return total(carry(_reduce_limbs(values, starts)))
+    return total(carry(reduce_limbs(values, starts)))
 
 
-def _reduce_limbs(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+def reduce_limbs(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """The limbs of the sum of each run; as `split`, but of each limb only its sums are kept."""
     limbs = np.zeros((LIMBS, len(starts)), np.int64)
     rest, whole = values, np.empty(len(values), np.int64)

@@ -47,9 +47,13 @@ class Feed:
     def recorded(self) -> None:
         """Wait until all of it is stored."""
         end = time.monotonic() + LIMIT_S
-        while (held := self.get("/v1/stats")["store"]["rows"]) < self.sent:
-            assert time.monotonic() < end, f"{held} of {self.sent} rows are stored"
+        while (held := self._stored()) < self.sent:
+            assert time.monotonic() < end, f"{held} of {self.sent} trades are stored"
             time.sleep(0.05)
+
+    def _stored(self) -> int:
+        series = self.get("/v1/stats")["store"]["series"]
+        return sum(each["rows"] for each in series if each["kind"] == "trades")
 
     def close(self) -> None:
         self._client.close()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from tests.system import history
 from tests.unit.bus import test_sqlite
+from tests.unit.derive import test_deriver
 from tests.unit.record import test_recorder
 
 from tapehouse.failpoints import ENVIRONMENT
@@ -21,8 +22,14 @@ from tapehouse.store.memory import MemoryStore
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "src" / "tapehouse"
-ELSEWHERE = {"folder.upgrade.copied", "folder.upgrade.stepped", *test_sqlite.FAILPOINTS, *test_recorder.FAILPOINTS}
-"""Failpoints that no life of a store passes: tests/unit/store/test_folder.py, unit/bus and unit/record kill there."""
+ELSEWHERE = {
+    "folder.upgrade.copied",
+    "folder.upgrade.stepped",
+    *test_sqlite.FAILPOINTS,
+    *test_recorder.FAILPOINTS,
+    *test_deriver.FAILPOINTS,
+}
+"""Failpoints that no life of a store passes: other tests kill there."""
 
 
 def failpoints() -> list[str]:

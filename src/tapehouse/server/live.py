@@ -23,12 +23,13 @@ from tapehouse.api.keys import Scope
 from tapehouse.api.live.parts import Live
 from tapehouse.api.security import key_check
 from tapehouse.bus.base import Bus, Retention
-from tapehouse.errors import TapehouseError
+from tapehouse.derive.deriver import Deriver
+from tapehouse.errors import InvalidSetting, TapehouseError, UnknownInterval
 from tapehouse.ingest.checks import Window
 from tapehouse.ingest.desk import GROUP as INGEST
 from tapehouse.ingest.desk import Desk
 from tapehouse.ingest.feeder import Feeder
-from tapehouse.model import Position
+from tapehouse.model import Interval, Position
 from tapehouse.record.base import decode_position
 from tapehouse.record.recorder import Recorder
 from tapehouse.registry import open_bus
@@ -60,6 +61,9 @@ def live_half(store: Store, settings: Settings) -> Iterator[Live]:
             keeps_up: Any = store
             live.records = recorder = Recorder(bus, keeps_up, flush_s=settings.record_interval_s)
             threads.append(threading.Thread(target=recorder.run, args=(stop,), name="recorder"))
+        for partition in range(bus.partitions) if settings.derive_intervals else ():
+            deriver = _deriver(live, partition, store, settings)
+            threads.append(threading.Thread(target=deriver.run, args=(stop,), name=f"deriver-{partition}"))
         threads.append(threading.Thread(target=_trim, args=(live, settings, stop), name="trimmer"))
         if settings.simulate_per_s:
             feeder = Feeder(_simulation(settings), desk)
@@ -74,6 +78,14 @@ def live_half(store: Store, settings: Settings) -> Iterator[Live]:
             if thread.ident is not None:
                 thread.join()
         bus.close()
+
+
+def _deriver(live: Live, partition: int, store: Store, settings: Settings) -> Deriver:
+    try:
+        intervals = [Interval.parse(name) for name in settings.derive_intervals]
+    except UnknownInterval as exc:
+        raise InvalidSetting(f"derive_intervals: {exc.message}", setting="derive_intervals") from exc
+    return Deriver(live.bus, partition, store, live.records, intervals=intervals, grace_s=settings.grace_s)
 
 
 def _simulation(settings: Settings) -> SimFeed:
@@ -103,13 +115,15 @@ def _needed(live: Live) -> dict[int, Position]:
     """What nobody needs any more, who must read all: by partition, the position of who is furthest behind."""
     ends: Bus = live.bus
     before = {partition: ends.ends(partition) for partition in range(live.bus.partitions)}
-    readers = [dict(live.bus.committed(name).positions) for name in live.bus.groups() if name != INGEST]
+    needed = {partition: end.last for partition, end in before.items()}
+    for name in (name for name in live.bus.groups() if name != INGEST):
+        for partition, at in live.bus.committed(name).positions.items():
+            needed[partition] = min(at, needed.get(partition, at))
     if live.records is not None:
-        readers.append(dict(live.records.progress().positions))
-    return {
-        partition: min((held.get(partition, end.at(end.first - 1)) for held in readers), default=end.last)
-        for partition, end in before.items()
-    }
+        stored = live.records.progress().positions
+        for partition, end in before.items():
+            needed[partition] = min(needed[partition], stored.get(partition, end.at(end.first - 1)))
+    return needed
 
 
 @contextlib.asynccontextmanager
