@@ -209,6 +209,15 @@ def test_many_streams_are_given_in_few_batches_of_about_the_size_asked_for() -> 
     assert len(sizes) < 100
 
 
+def test_equal_times_keep_the_order_of_streams_when_pieces_of_others_are_not_there_yet() -> None:
+    written = [[[0], [100] * 5], [[0], [0, 5], [5]], [[5]]]
+    merged, batches = Merged(streams_of(written)), []
+    while merged.first_ns() is not None:
+        batches += (taken := merged.take(LATER, 5))
+        assert taken, "no progress"
+    assert given_out(batches) == expected(written)
+
+
 def test_nothing_to_replay_is_over_at_once() -> None:
     for streams in ([], [stream("S", [])], [stream("S", [[], []])]):
         feed = ReplayFeed(streams, start_ns=LATER)
