@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from tapehouse.errors import InvalidData, InvalidRequest
-from tapehouse.model import MAX_TIME_NS, TIMESTAMP, Interval, Kind
+from tapehouse.model import MAX_TIME_NS, SECOND_NS, TIMESTAMP, Interval, Kind
 from tapehouse.sources.base import Batch
 
 MAX_ROWS = 65_536
@@ -85,6 +85,7 @@ class Merged:
         # Each stream that holds rows is in `firsts` by its first, each that may bring more in `lasts` by its last.
         self._firsts: list[tuple[int, int]] = []
         self._lasts: list[tuple[int, int]] = []
+        self._span = SECOND_NS  # so much of the records' time makes about enough rows
         for number in range(len(streams)):
             self._refill(number)
 
@@ -93,23 +94,38 @@ class Merged:
         return self._firsts[0][0] if self._firsts else None
 
     def take(self, limit: int, max_rows: int) -> list[Batch]:
-        """Of the records due by then the next ones, about `max_rows` at most, one batch for each kind and interval.
+        """Of the records due by then the next ones, one batch for each kind and interval; there may be more.
 
-        None of one time are left behind, so that what comes later is later. There may be more when it returns.
+        They are `max_rows` at most, unless there are more of one time: none of these are left behind.
         """
-        while self._lasts and self._firsts and self._lasts[0][0] <= self._firsts[0][0] <= limit:
-            self._refill(heapq.heappop(self._lasts)[1])
-        if self._lasts:
-            limit = min(limit, self._lasts[0][0] - 1)  # the next piece may begin with a record of the last one's time
-        touched = self._touch(limit)
-        limit = self._lower(touched, limit, max_rows)
+        self._bring(limit, max_rows)
+        if not self._firsts or self._firsts[0][0] > limit:
+            return []
+        first = self._firsts[0][0]
+        reach = min(limit, first + 2 * self._span)
+        # The next piece of a stream may begin with a record of the last one's time.
+        end = min(reach, self._lasts[0][0] - 1) if self._lasts else reach
+        touched = self._touch(end)
+        while end > first and sum(self._held[number].until(end) for number in touched) > max_rows:
+            reach = end = first + (end - first) // 2
+            self._span = 0
+        self._span = max(1, self._span, reach - first)
         parts: dict[tuple[Kind, Interval | None], list[tuple[pa.RecordBatch, np.ndarray]]] = {}
         for number in touched:
             held = self._held[number]
-            if count := held.until(limit):
+            if count := held.until(end):
                 parts.setdefault((held.stream.kind, held.stream.interval), []).append(held.take(count))
             self._enter(number)
         return [Batch(kind, interval, _merge(found)) for (kind, interval), found in parts.items()]
+
+    def _bring(self, limit: int, max_rows: int) -> None:
+        """Refill streams of which the next record may not be held, and about `max_rows` that are soon to be given."""
+        brought = 0
+        while self._lasts and self._firsts and (last := self._lasts[0][0]) <= limit:
+            first = self._firsts[0][0]
+            if last > first and (brought >= max_rows or last > first + 2 * self._span):
+                return
+            brought += self._refill(heapq.heappop(self._lasts)[1])
 
     def _touch(self, limit: int) -> list[int]:
         """The numbers of the streams with rows until then, which leave `firsts`."""
@@ -118,22 +134,16 @@ class Merged:
             touched.append(heapq.heappop(self._firsts)[1])
         return sorted(touched)
 
-    def _lower(self, touched: Sequence[int], limit: int, max_rows: int) -> int:
-        if not touched or sum(self._held[number].until(limit) for number in touched) <= max_rows:
-            return limit
-        # A stream with fewer rows than its share must not hold the others up.
-        share = max(1, max_rows // len(touched))
-        dues = (self._held[number].due for number in touched)
-        return min(limit, min((int(due[share - 1]) for due in dues if len(due) >= share), default=limit))
-
-    def _refill(self, number: int) -> None:
+    def _refill(self, number: int) -> int:
+        """How many rows came."""
         held = self._held[number]
-        empty = not len(held.due)
+        before = len(held.due)
         held.refill()
         if held.live:
             heapq.heappush(self._lasts, (int(held.due[-1]), number))
-        if empty:
+        if not before:
             self._enter(number)
+        return len(held.due) - before
 
     def _enter(self, number: int) -> None:
         if len(due := self._held[number].due):
@@ -176,10 +186,10 @@ class ReplayFeed:
         if (due := self.next_due_ns()) is None or due > now_ns:
             return []
         batches: list[Batch] = []
-        left, limit = self._max_rows, self._passed(now_ns)
-        while left > 0 and (first := self._merged.first_ns()) is not None and first <= limit:
-            batches += (taken := self._merged.take(limit, left))
-            left -= sum(batch.rows.num_rows for batch in taken)
+        rows, limit = 0, self._passed(now_ns)
+        while rows < self._max_rows and (first := self._merged.first_ns()) is not None and first <= limit:
+            batches += (taken := self._merged.take(limit, self._max_rows))
+            rows += sum(batch.rows.num_rows for batch in taken)
         return [batch._replace(rows=self._shifted(batch)) for batch in batches] if self._shift else batches
 
     def next_due_ns(self) -> int | None:

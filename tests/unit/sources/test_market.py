@@ -265,6 +265,33 @@ def test_sessions_are_exact_to_the_nanosecond() -> None:
     assert spans[1, 1] - times(trades)[-1] < 100_000
 
 
+def test_each_calendar_has_its_own_hours() -> None:
+    spans = {
+        "ONE": [[MONDAY + 1_003, MONDAY + SECOND_NS // 2 + 7]],
+        "TWO": [[MONDAY + SECOND_NS // 4 + 1, MONDAY + SECOND_NS - 5]],
+    }
+    symbols = [SimInstrument(symbol=name, price=9.0, calendar=name) for name in spans]
+    made = market(
+        symbols, trades_per_s=5_000.0, zipf=0.0, start_ns=MONDAY, sessions=lambda name, *_: np.array(spans[name])
+    )
+    trades = made.step(MONDAY + 2 * SECOND_NS).trades
+    assert trades is not None
+    for number, ((opens, closes),) in enumerate(spans.values()):
+        found = times(trades)[column(trades, "symbol") == number]
+        assert opens <= found[0] < opens + SECOND_NS // 100
+        assert closes - SECOND_NS // 100 < found[-1] < closes
+
+
+def test_quotes_stand_evenly_around_the_price() -> None:
+    steady = [
+        SimInstrument(symbol=f"S{spread}", price=100.0, volatility=0.0, spread=spread * 1e-4) for spread in (1, 2, 3, 8)
+    ]
+    quotes = market(steady, trades_per_s=10.0, zipf=0.0).step(MONDAY + 2 * HOUR_NS).quotes
+    mid = (column(quotes, "bid") + column(quotes, "ask")) / 2
+    for number in range(len(steady)):
+        assert mid[column(quotes, "symbol") == number].mean() == pytest.approx(100.0, abs=0.003)
+
+
 def test_a_session_is_busier_and_moves_more_at_its_ends() -> None:
     stocks = [SimInstrument(symbol="A", price=500.0, spread=1e-5)]
     spans = np.array([[OPEN, CLOSE]])

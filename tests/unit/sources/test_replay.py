@@ -184,14 +184,38 @@ def test_a_symbol_with_few_records_does_not_slow_the_others() -> None:
     assert calls < 12
 
 
-def test_many_streams_share_batches() -> None:
+def test_many_streams_share_a_batch() -> None:
     streams = [stream(f"S{number:04d}", [[number % 7, 50]]) for number in range(2_000)]
-    batches = ReplayFeed(streams, start_ns=LATER, speed=None).next(LATER)
-    assert [batch.rows.num_rows for batch in batches] == [2_000, 2_000]
-    for batch in batches:
-        batch.rows.validate(full=True)
-        assert len(set(batch.rows.column("symbol").to_pylist())) == 2_000
-        assert (np.diff(batch.rows.column("timestamp").cast(pa.int64()).to_numpy()) >= 0).all()
+    (batch,) = ReplayFeed(streams, start_ns=LATER, speed=None).next(LATER)
+    batch.rows.validate(full=True)
+    assert batch.rows.num_rows == 4_000
+    assert len(set(batch.rows.column("symbol").to_pylist())) == 2_000
+    assert (np.diff(batch.rows.column("timestamp").cast(pa.int64()).to_numpy()) >= 0).all()
+
+
+def test_many_streams_are_given_in_few_batches_of_about_the_size_asked_for() -> None:
+    """Also where a symbol's pieces end at other times than those of others, and after a quiet time."""
+    night = 12 * HOUR_NS
+    times = [*range(20), *(night + nth for nth in range(20))]
+    streams = [
+        stream(f"S{n:03d}", [[t * 1_000 + n for t in times[: 20 + n % 20]], [night * 2_000]]) for n in range(500)
+    ]
+    feed = ReplayFeed(streams, start_ns=LATER, speed=None, max_rows=1_000)
+    sizes = []
+    while feed.next_due_ns() is not None:
+        sizes += [batch.rows.num_rows for batch in feed.next(LATER)]
+    assert sum(sizes) == sum(21 + n % 20 for n in range(500))
+    assert max(sizes) <= 1_000
+    assert len(sizes) < 100
+
+
+def test_equal_times_keep_the_order_of_streams_when_pieces_of_others_are_not_there_yet() -> None:
+    written = [[[0], [100] * 5], [[0], [0, 5], [5]], [[5]]]
+    merged, batches = Merged(streams_of(written)), []
+    while merged.first_ns() is not None:
+        batches += (taken := merged.take(LATER, 5))
+        assert taken, "no progress"
+    assert given_out(batches) == expected(written)
 
 
 def test_nothing_to_replay_is_over_at_once() -> None:
