@@ -8,9 +8,9 @@ BIN := .venv/bin
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: setup ## Set up, load the example data into ./data, serve, and print the address
+run: setup ## Set up, load the example data into ./data, serve with a simulated feed, and print the address
 	@env -u TAPEHOUSE_URL $(BIN)/tapehouse load --if-empty examples/data/us-daily.csv.gz --instruments examples/instruments.toml
-	@exec env -u TAPEHOUSE_URL $(BIN)/tapehouse serve
+	@exec env -u TAPEHOUSE_URL $(BIN)/tapehouse serve --simulate-per-s 20
 
 test: setup-test ## Set up what the tests need, check the code, run every test
 	@tools/parts.sh

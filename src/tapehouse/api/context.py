@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from fastapi import Depends
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -89,6 +89,14 @@ def _numbers(prefix: str, values: dict[str, Any]) -> Iterator[tuple[str, float]]
             yield name, float(value)
 
 
+class LiveHalf(Protocol):
+    """`api.live.parts.Live`, as far as all routes know it."""
+
+    @property
+    def recorded(self) -> int:
+        """How many commits were made of live records since the start."""
+
+
 @dataclass(frozen=True)
 class Context:
     """One server's parts. `keys` is None where no keys can be."""
@@ -111,8 +119,8 @@ class Context:
     """One for each job that is being watched."""
     loads: Loads | None = None
     """None where no jobs are run."""
-    live: object | None = None
-    """What `api.live.parts.Live` is; None where no live records are taken."""
+    live: LiveHalf | None = None
+    """None where no live records are taken."""
     started_s: float = field(default_factory=time.monotonic)
     """On the monotonic clock."""
 

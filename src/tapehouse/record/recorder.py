@@ -158,7 +158,7 @@ class Recorder:
     def _count(self, commits: Iterable[Commit]) -> None:
         made = list(commits)
         rows = self._progress.rows + sum(commit.inserted + commit.replaced for commit in made)
-        number = self._progress.commits + len(made)
+        number = self._progress.commits + sum(commit.start is not None for commit in made)
         self._progress = msgspec.structs.replace(self._progress, rows=rows, commits=number, error=None, since=None)
         self._note()
 

@@ -23,6 +23,11 @@ class Live:
     records: Records | None = None
     streams: Streams | None = None
 
+    @property
+    def recorded(self) -> int:
+        """See `LiveHalf.recorded`."""
+        return 0 if self.records is None else self.records.progress().commits
+
 
 def live_of(connection: HTTPConnection) -> Live:
     """The live half; `NotSupported` where there is none."""

@@ -118,5 +118,6 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         if self._closing or self.transport.is_closing():
             return
         self.transport.write(close(code, reason))
-        self._closing = True
-        self.loop.call_later(_CLOSE_WITHIN_S, self.transport.abort)
+        # From here on it is as if uvicorn had sent it: it ends the connection when the client has answered.
+        self._closing = self.close_sent = True
+        self.close_timer = self.loop.call_later(_CLOSE_WITHIN_S, self.transport.abort)

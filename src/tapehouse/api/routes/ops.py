@@ -31,7 +31,7 @@ router = APIRouter(tags=["operations"])
 logger = logging.getLogger(__name__)
 
 _REPORT = {"rows": 97_500, "spans": 12, "files_written": 12, "files_replaced": 0, "bytes": 409_600, "seconds": 0.2}
-_STATS = {"version": "0.1.0", "uptime_s": 12.5, "store": {"rows": 97_500}}
+_STATS = {"version": "0.1.0", "uptime_s": 12.5, "recorded": 3, "store": {"rows": 97_500}}
 
 
 @router.head("/healthz", include_in_schema=False)
@@ -70,9 +70,9 @@ async def metrics(request: Request, here: Here) -> Response:
 async def stats(request: Request, here: Here, asked: Annotated[given.Nothing, Depends(given.Nothing.of)]) -> Response:
     """Sizes and counts."""
     held = await here.workers.query.run(here.store.stats, request=request)
-    return answer_json(
-        {"version": version("tapehouse"), "uptime_s": round(time.monotonic() - here.started_s, 3), "store": held}
-    )
+    uptime_s = round(time.monotonic() - here.started_s, 3)
+    recorded = here.live.recorded if here.live is not None else 0
+    return answer_json({"version": version("tapehouse"), "uptime_s": uptime_s, "recorded": recorded, "store": held})
 
 
 @router.post(

@@ -4,6 +4,7 @@ import * as address from "./address.js";
 import { Api, Problem } from "./data/api.js";
 import { History } from "./data/bars.js";
 import { Instruments } from "./data/instruments.js";
+import { Live } from "./live.js";
 import { opening } from "./format.js";
 import { listen } from "./keyboard.js";
 import { Chart } from "./parts/chart.js";
@@ -17,6 +18,7 @@ import { SymbolList } from "./parts/symbols.js";
 import { View } from "./view.js";
 
 const POLL_MS = 5_000;
+const RECORDED_MS = 60_000;
 const ADDRESS_MS = 250;
 const GAPS_LISTED = 1_000;
 const KEPT_OVERLAP = 0.5;
@@ -36,10 +38,12 @@ const intervals = new IntervalChoice(byId("intervals"), (mode) => view.symbol &&
 const coverage = new Coverage({ root: byId("strips"), popover: byId("gaps"), onJump: (range) => view.jump(range), onCentre: centre });
 
 const loads = new Loads(api, () => follow());
+const live = new Live({ root: byId("live"), onBar: (bar) => view.update(bar) });
 
 let symbols = new Map();
 let instruments = new Instruments([]);
 let commit = null;
+let loadedAt = 0;
 let covering = new AbortController();
 let hovered = null;
 let addressTimer = null;
@@ -50,7 +54,8 @@ async function loadStore() {
   const [found, stats, known, grades] = await Promise.all([api.symbols(), api.stats(), api.instruments(), api.grades()]);
   instruments = new Instruments(known);
   symbols = new Map(found.map((entry) => [entry.symbol, entry]));
-  commit = stats.store.commit;
+  commit = written(stats);
+  loadedAt = Date.now();
   list.symbols = found;
   list.grades = grades;
   showStore(byId("facts"), found, stats);
@@ -65,9 +70,13 @@ async function loadCoverage() {
   coverage.range = view.range;
 }
 
+// What is recorded live is drawn as it comes; all else is fetched anew, and so are, now and then, its symbols and spans.
+const written = (stats) => stats.store.commit - stats.recorded;
+
 async function follow() {
   const stats = await api.stats();
-  if (stats.store.commit === commit) return;
+  const stale = stats.recorded > 0 && Date.now() - loadedAt > RECORDED_MS;
+  if (written(stats) === commit && !stale) return;
   await loadStore();
   if (!symbols.has(view.symbol)) {
     leave();
@@ -81,6 +90,7 @@ async function follow() {
 // What was on show is there no more: after an undo, a delete, or with another folder behind the same address.
 function leave() {
   covering.abort();
+  live.leave();
   view.leave();
   legend.name("");
   coverage.show([], "UTC");
@@ -194,6 +204,7 @@ function shown({ detail }) {
   byId("chart").ariaLabel = `Chart of ${text}`;
   byId("status").textContent = text;
   if (detail.clamped) notice.tell("No bars there.", "These are the nearest.");
+  live.follow(view.symbol, view.interval);
   moved();
   rememberAddress();
 }

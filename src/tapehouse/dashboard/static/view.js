@@ -93,6 +93,14 @@ export class View extends EventTarget {
     await this.#open(interval ?? this.#intervalFor(range), followed ? null : range, followed ? this.#chart.range : null);
   }
 
+  /** Take a bar of what is on show as it is now. */
+  update(bar) {
+    const before = this.window?.bars.length;
+    if (!this.window?.update(bar)) return;
+    this.#chart.update(this.window.bars.length > before);
+    this.#emit("grown");
+  }
+
   #showsNewest() {
     return Boolean(this.window?.atEnd && this.#chart.range && this.#chart.range.to >= this.window.bars.length - 1);
   }

@@ -2,6 +2,9 @@
 
 const KEY_ITEM = "tapehouse-key";
 
+/** The key that this page was given, or null. */
+export const storedKey = () => sessionStorage.getItem(KEY_ITEM);
+
 /** What the server said went wrong: a problem document (RFC 9457), or that it could not be reached. */
 export class Problem extends Error {
   constructor({ status = 0, code = "unreachable", title, detail }) {
@@ -166,7 +169,7 @@ export class Api {
     // The first of our requests may have to ask for a key; a body this large is sent once, and by the only one that
     // tells how far it is.
     await this.jobs(1);
-    return posted("v1/jobs/load?times=s", form, sessionStorage.getItem(KEY_ITEM), onSent);
+    return posted("v1/jobs/load?times=s", form, storedKey(), onSent);
   }
 
   async #get(path, parameters, options = {}) {
@@ -181,7 +184,7 @@ export class Api {
   }
 
   async #send(url, options) {
-    const key = sessionStorage.getItem(KEY_ITEM);
+    const key = storedKey();
     const headers = key ? { Accept: "application/json", Authorization: `Bearer ${key}` } : { Accept: "application/json" };
     try {
       return await fetch(url, { ...options, headers });

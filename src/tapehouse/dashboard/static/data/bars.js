@@ -40,6 +40,14 @@ export class Window {
     return -surplus;
   }
 
+  /** Take a bar as it is now: the last one anew, or the next one. Returns whether it is one of the two. */
+  update(bar) {
+    if (!this.atEnd || this.bars.length === 0 || bar.time < this.last) return false;
+    if (bar.time === this.last) this.bars[this.bars.length - 1] = bar;
+    else this.bars.push(bar);
+    return true;
+  }
+
   get first() {
     return this.bars[0]?.time;
   }

@@ -147,6 +147,17 @@ export class Chart {
     if (range) this.range = { from: range.from + shift, to: range.to + shift };
   }
 
+  /** Draw the last bar as it is now; `isNew` says that it was not there before, which moves on who looks at the newest. */
+  update(isNew) {
+    const { range } = this;
+    const bar = this.#window.bars.at(-1);
+    const time = this.#onAxis(bar.time);
+    this.#candles.update(this.#candle(bar, time));
+    this.#volume.update(this.#volumeBar(bar, time));
+    const end = this.#window.bars.length - 1;
+    if (isNew && range && range.to >= end - 1) this.range = { from: range.from + 1, to: range.to + 1 };
+  }
+
   /** The positions of the newest `count` bars, with some air on the right. */
   newest(count) {
     const end = this.#window.bars.length - 1 + RIGHT_MARGIN_BARS;
