@@ -38,7 +38,7 @@ setup:
 	@tools/venv.sh .venv constraints.txt calendars pandas
 
 setup-test:
-	@tools/venv.sh .venv constraints.txt calendars pandas kafka test check
+	@tools/venv.sh .venv constraints.txt calendars pandas kafka redis test check
 
 setup-bench:
 	@tools/venv.sh .venv-bench constraints-bench.txt calendars bench

@@ -31,6 +31,7 @@ class Part(NamedTuple):
 PARTS = {
     "browser": Part(("chromium", "chromedriver"), ("chromium", "chromium-driver", "fonts-dejavu-core")),
     "strace": Part(("strace",), ("strace",)),
+    "redis": Part(("redis-server", "redis-cli"), ("redis-server",)),
     "kafka": Part(("java", "mvn"), ("default-jre-headless", "maven")),
     "mount": Part(("mount", "umount"), ("mount",), root=True),
 }

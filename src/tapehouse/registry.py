@@ -89,6 +89,15 @@ def _folder(setting: str, rest: str) -> tuple[Path]:
     return (Path(path),)
 
 
+def _redis(scheme: str) -> Callable[[str, str], tuple[str]]:
+    def read(setting: str, rest: str) -> tuple[str]:
+        if not rest or rest.startswith("/"):
+            raise InvalidSetting(f"{setting}: a host follows, `{scheme}://HOST:PORT`", setting=setting)
+        return (f"{scheme}://{rest}",)
+
+    return read
+
+
 def _brokers(setting: str, rest: str) -> tuple[str, str]:
     servers, _, topic = rest.partition("/")
     if not servers or not topic or "/" in topic:
@@ -113,6 +122,13 @@ STORES = {
 BUSES = {
     "sqlite": Backend("tapehouse.bus.sqlite:SQLiteBus", _folder, options=frozenset({"max_bytes"})),
     "memory": Backend("tapehouse.bus.memory:MemoryBus", _nothing, options=frozenset({"max_bytes"})),
+    "redis": Backend("tapehouse.bus.redis:RedisBus", _redis("redis"), extra="redis", options=frozenset({"max_bytes"})),
+    "redis+cluster": Backend(
+        "tapehouse.bus.redis:RedisClusterBus",
+        _redis("redis+cluster"),
+        extra="redis",
+        options=frozenset({"max_bytes"}),
+    ),
     "kafka": Backend("tapehouse.bus.kafka:KafkaBus", _brokers, extra="kafka"),
 }
 """The buses that there are."""

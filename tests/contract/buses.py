@@ -48,16 +48,43 @@ def kafka(folder: Path) -> Iterator[Open]:
     yield opened
 
 
+@contextmanager
+def redis(folder: Path) -> Iterator[Open]:
+    from tests.servers_redis import server
+
+    from tapehouse.bus.redis import RedisBus
+
+    with server(folder) as running:
+        yield lambda **options: RedisBus(running.url, **{"partitions": 2, **options})
+
+
+@contextmanager
+def redis_cluster(folder: Path) -> Iterator[Open]:
+    from tests.servers_redis import shared_cluster
+
+    from tapehouse.bus.redis import RedisClusterBus
+
+    prefix, url = f"log-{uuid.uuid4().hex[:8]}", shared_cluster()
+    yield lambda **options: RedisClusterBus(url, **{"partitions": 2, "prefix": prefix, **options})
+
+
+redis.marks = redis_cluster.marks = pytest.mark.redis  # type: ignore[attr-defined]
 kafka.marks = pytest.mark.kafka  # type: ignore[attr-defined]
 
-BUSES: dict[str, Callable[[Path], Any]] = {"memory": memory, "sqlite": sqlite, "kafka": kafka}
+BUSES: dict[str, Callable[[Path], Any]] = {
+    "memory": memory,
+    "sqlite": sqlite,
+    "redis": redis,
+    "redis+cluster": redis_cluster,
+    "kafka": kafka,
+}
 """Name -> a context in which one place for a log is there, and that gives a function which opens it."""
 
-LIMITED = ("memory", "sqlite")
+LIMITED = ("memory", "sqlite", "redis")
 """Those that a `max_bytes` keeps small."""
-DURABLE = ("sqlite", "kafka")
+DURABLE = ("sqlite", "redis", "redis+cluster", "kafka")
 """Those of which a second one finds what the first one left."""
-SHARED = ("kafka",)
+SHARED = ("redis", "redis+cluster", "kafka")
 """Those that several processes use at once."""
 
 
