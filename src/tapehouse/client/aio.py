@@ -18,6 +18,8 @@ from tapehouse.client.arrow import Arriving, Rows
 from tapehouse.client.embedded import AsyncLocal, export, files_below, reach
 from tapehouse.client.frames import FrameName, Page, Shape, shape_of
 from tapehouse.client.http import AsyncShell, Server, Shell
+from tapehouse.client.live.following import Delivery, Following
+from tapehouse.client.live.streams import AsyncStream, serving
 from tapehouse.client.reads import (
     DEFAULT_MEASURES,
     AggregateOptions,
@@ -131,6 +133,22 @@ class AsyncClient:
     ) -> AsyncFrameStream:
         """As `Client.stream_bars`; enter it (`async with`) to know its commit, or iterate it right away."""
         return AsyncFrameStream(self._connected, reads.bars(symbols, options), shape_of(symbols, frame, capitalize))
+
+    def stream(
+        self,
+        channels: str | Sequence[str],
+        symbols: str | Sequence[str],
+        *,
+        start: Time | None = None,
+        delivery: Delivery = "lossless",
+        interval_ms: int | None = None,
+    ) -> AsyncStream:
+        """`async for event in client.stream("trades", ["AAPL"])`: see `Client.stream`."""
+        following = Following(channels, symbols, start=start, delivery=delivery, interval_ms=interval_ms)
+        return AsyncStream(self._serving, following)
+
+    async def _serving(self) -> Server:
+        return serving(await self._connected())
 
     @overload
     async def latest(

@@ -16,6 +16,8 @@ from tapehouse.client.arrow import Rows
 from tapehouse.client.embedded import Local, export, files_below, reach
 from tapehouse.client.frames import FrameName, Page, Shape, shape_of
 from tapehouse.client.http import Server, Shell
+from tapehouse.client.live.following import Delivery, Following
+from tapehouse.client.live.streams import Stream, serving
 from tapehouse.client.reads import (
     DEFAULT_MEASURES,
     AggregateOptions,
@@ -148,6 +150,27 @@ class Client:
     ) -> FrameStream:
         """As `bars`, piece by piece while it arrives: for answers that are larger than memory."""
         return FrameStream(self._backend, reads.bars(symbols, options), shape_of(symbols, frame, capitalize))
+
+    def stream(
+        self,
+        channels: str | Sequence[str],
+        symbols: str | Sequence[str],
+        *,
+        start: Time | None = None,
+        delivery: Delivery = "lossless",
+        interval_ms: int | None = None,
+    ) -> Stream:
+        """Live records: `for event in client.stream("trades", ["AAPL"], start="2024-01-02")`.
+
+        - `channels`: `trades`, `quotes`, `metrics`, `bars.1m`; `symbols`: names and patterns, `"*"` for all;
+        - `start`: `"now"` (default), `"snapshot"`, a time of any age, or the `position` of a former stream;
+        - `delivery`: `"lossless"`, `"conflate"` (a message per topic every `interval_ms`) or `"drop"`.
+
+        Events are `Records`, `Gap`, `CaughtUp` and `Reconnected`: a connection that is lost is made again, and goes on
+        where it was. Raises `NotSupported` for a folder that no server owns.
+        """
+        following = Following(channels, symbols, start=start, delivery=delivery, interval_ms=interval_ms)
+        return Stream(serving(self._backend), following)
 
     @overload
     def latest(

@@ -34,7 +34,7 @@ from tapehouse.record.base import decode_position
 from tapehouse.record.recorder import Recorder
 from tapehouse.registry import open_bus
 from tapehouse.settings import Settings
-from tapehouse.sources.sim import SimFeed, SimMarket
+from tapehouse.sources.base import Feed
 from tapehouse.store.base import Capability, Store
 from tapehouse.store.tables import conform
 from tapehouse.stream.base import StreamLimits
@@ -88,8 +88,10 @@ def _deriver(live: Live, partition: int, store: Store, settings: Settings) -> De
     return Deriver(live.bus, partition, store, live.records, intervals=intervals, grace_s=settings.grace_s)
 
 
-def _simulation(settings: Settings) -> SimFeed:
+def _simulation(settings: Settings) -> Feed:
     """A market that is always open, another one at each start."""
+    from tapehouse.sources.sim import SimFeed, SimMarket
+
     now = time.time_ns()
     market = SimMarket(settings.simulate_symbols, seed=now % 2**32, trades_per_s=settings.simulate_per_s, start_ns=now)
     return SimFeed(market, heartbeat_s=_SIM_HEARTBEAT_S)
